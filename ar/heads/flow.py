@@ -1,0 +1,129 @@
+"""The flow head: a small flow model of one token, given the trunk's state.
+
+    R rows (one token of one image)   D channels of a token   W width of the trunk   V of the head
+
+The blocks are modulated by the timestep alone and the trunk's state enters by one added projection,
+so that a sampler computes all modulations once, not once per token.
+
+Sources: Li et al. 2024, "Autoregressive Image Generation without Vector Quantization" (MAR),
+section 3.2, https://arxiv.org/abs/2406.11838; flow instead of diffusion as in SphereAR.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from orderer.flow import euler, guide, logit_normal_timesteps, on_path
+
+from ..config import ARConfig
+
+FREQUENCIES = 64
+"""Sines and as many cosines that describe a timestep."""
+
+
+class FlowHead(nn.Module):
+    """Predicts the velocity of a noisy token."""
+
+    def __init__(self, config: ARConfig) -> None:
+        super().__init__()
+        width = config.head_width
+        self.draws = config.draws
+        self.token_dim = config.token_dim
+        self.embed = nn.Linear(config.token_dim, width)
+        self.condition = nn.Linear(config.width, width)
+        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU())
+        self.modulate = nn.Linear(width, 3 * width * config.head_layers)
+        self.blocks = nn.ModuleList(HeadBlock(width) for _ in range(config.head_layers))
+        self.norm = nn.LayerNorm(width)
+        self.to_velocity = nn.Linear(width, config.token_dim)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+        nn.init.zeros_(self.to_velocity.weight)
+        nn.init.zeros_(self.to_velocity.bias)
+
+    def loss(
+        self,
+        tokens: Float[Tensor, "R D"],
+        states: Float[Tensor, "R W"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "R"]:
+        """Squared error of the velocity, the mean over `draws` noises and timesteps per token."""
+        data = tokens.float().repeat(self.draws, 1)  # [draws * R, D]
+        t = logit_normal_timesteps(len(data), data.device, generator)
+        noise = torch.randn(data.shape, device=data.device, generator=generator)
+        condition = self.condition(states).repeat(self.draws, 1)
+        velocity = self._velocity(on_path(data, noise, t), condition, self.modulations(t))
+        error = F.mse_loss(velocity.float(), data - noise, reduction="none").mean(dim=-1)
+        return error.view(self.draws, -1).mean(dim=0)
+
+    def sample(
+        self,
+        states: Float[Tensor, "R W"],
+        unguided: Float[Tensor, "R W"] | None,
+        modulations: list[Float[Tensor, "1 M"]],
+        noise: Float[Tensor, "R D"],
+        guidance_scale: float,
+    ) -> Float[Tensor, "R D"]:
+        """Draw a token for each row, with one Euler step for each entry of `modulations`.
+
+        Args:
+            states: the trunk's states given the condition.
+            unguided: the same without the condition; needed when the scale is not 1.
+            modulations: see `schedule`.
+            noise: the start of each row's path.
+            guidance_scale: 1.0 is off.
+        """
+        guided = unguided is not None and guidance_scale != 1.0
+        condition = self.condition(torch.cat([states, unguided]) if guided else states)
+
+        def velocity(x: Tensor, step: int) -> Tensor:
+            if not guided:
+                return self._velocity(x, condition, modulations[step])
+            both = self._velocity(torch.cat([x, x]), condition, modulations[step])
+            return guide(*both.chunk(2), guidance_scale)
+
+        return euler(velocity, noise, len(modulations))
+
+    def schedule(self, steps: int) -> list[Float[Tensor, "1 M"]]:
+        """The modulations of all Euler steps, computed once per sampler.
+
+        Raises:
+            ValueError: for fewer than 1 step.
+        """
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        t = torch.arange(steps, device=self.modulate.weight.device) / steps
+        return list(self.modulations(t).split(1))
+
+    def modulations(self, t: Float[Tensor, "n"]) -> Float[Tensor, "n M"]:
+        """Shift, scale and gate of every block at each timestep."""
+        rates = torch.exp(
+            -math.log(10_000) * torch.arange(FREQUENCIES, device=t.device) / FREQUENCIES
+        )
+        angles = 1_000 * t[:, None] * rates  # [n, FREQUENCIES]
+        return self.modulate(self.time(torch.cat([angles.sin(), angles.cos()], dim=-1)))
+
+    def _velocity(
+        self, x: Float[Tensor, "n D"], condition: Float[Tensor, "n V"], modulation: Tensor
+    ) -> Float[Tensor, "n D"]:
+        h = self.embed(x) + condition  # [n, V]
+        parts = modulation.chunk(len(self.blocks), dim=-1)
+        for block, part in zip(self.blocks, parts, strict=True):
+            h = block(h, part)
+        return self.to_velocity(self.norm(h))
+
+
+class HeadBlock(nn.Module):
+    """A residual MLP whose input is shifted and scaled, and whose output is gated."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, h: Float[Tensor, "n V"], modulation: Tensor) -> Float[Tensor, "n V"]:
+        shift, scale, gate = modulation.chunk(3, dim=-1)
+        return h + (1 + gate) * self.mlp(self.norm(h) * (1 + scale) + shift)

@@ -1,0 +1,40 @@
+"""Pairs of images and captions, safely decoded, in batches whose order nothing disturbs."""
+
+from .batches import Batch, Batches
+from .build import pairs_from_folder
+from .captions import DamagedCaption, choose_caption, parse_captions
+from .images import DamagedImage, ImageFormat, decode_image, encode_image, encode_png, fit_image
+from .order import epoch_order, global_indices
+from .sample import Damaged, Pair, Pairs, in_words, pairs_from
+from .shard_writer import write_shards
+from .shards import load_shards, read_shards
+from .source import open_pairs
+from .tokens import TokenStore, write_tokens
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "Damaged",
+    "DamagedCaption",
+    "DamagedImage",
+    "ImageFormat",
+    "Pair",
+    "Pairs",
+    "TokenStore",
+    "choose_caption",
+    "decode_image",
+    "encode_image",
+    "encode_png",
+    "epoch_order",
+    "fit_image",
+    "global_indices",
+    "in_words",
+    "load_shards",
+    "open_pairs",
+    "pairs_from",
+    "pairs_from_folder",
+    "parse_captions",
+    "read_shards",
+    "write_shards",
+    "write_tokens",
+]

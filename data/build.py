@@ -1,0 +1,45 @@
+"""Other collections to pairs: a folder of images with their captions beside them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .sample import Damaged, Pair, decode_pair
+from .tar_index import MAX_MEMBER_BYTES, split_name
+
+
+def pairs_from_folder(folder: str | Path) -> Iterator[Pair | Damaged]:
+    """Yield the pairs KEY.jpg, png or webp with KEY.txt or json, sub-folders too, sorted by key.
+
+    An image without captions and captions without an image come as `Damaged`.
+
+    Raises:
+        FileNotFoundError: if the folder is not there, or has neither images nor captions.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a local folder")
+    samples = _files_by_key(folder)
+    if not samples:
+        raise FileNotFoundError(f"{folder} has no images and no captions")
+    return (_pair(key, samples[key]) for key in sorted(samples))
+
+
+def _files_by_key(folder: Path) -> dict[str, list[tuple[str, Path]]]:
+    samples: dict[str, list[tuple[str, Path]]] = {}
+    for path in sorted(folder.rglob("*")):
+        key, suffix = split_name(path.relative_to(folder).as_posix())
+        if suffix and path.is_file():
+            samples.setdefault(key, []).append((suffix, path))
+    return samples
+
+
+def _pair(key: str, paths: list[tuple[str, Path]]) -> Pair | Damaged:
+    files = {suffix: _read(path) for suffix, path in paths}
+    if len(files) < len(paths):  # KEY.jpg and KEY.JPG
+        return Damaged(key=key, reason="key twice")
+    return decode_pair(key, files)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_MEMBER_BYTES + 1)

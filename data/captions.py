@@ -1,0 +1,99 @@
+"""Caption files to clean, bounded text, and which caption an image shows in an epoch."""
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Literal
+
+MAX_CAPTION_BYTES = 2**20
+MAX_CAPTIONS = 64
+MAX_CHARACTERS = 2_000
+
+
+class DamagedCaption(ValueError):
+    """A caption file that is skipped; `reason` is a short phrase to count by."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def parse_captions(raw: bytes, kind: Literal["txt", "json"]) -> tuple[str, ...]:
+    """Read the captions of one image, blank ones dropped: at least one.
+
+    A txt file has one caption a line; a json file is an object with "captions" (a list of strings)
+    or "caption" (a string), its other fields are left alone.
+
+    Raises:
+        DamagedCaption: for every other input, whatever is wrong with it.
+    """
+    if len(raw) > MAX_CAPTION_BYTES:
+        raise DamagedCaption("caption file too large")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DamagedCaption("caption not UTF-8") from None
+    lines = text.splitlines() if kind == "txt" else _from_json(text)
+    return _bounded(tuple(filter(None, map(clean_caption, lines))))
+
+
+def clean_caption(text: str) -> str:
+    """Drop control characters and surplus white space, so that a caption is one line."""
+    spaced = " ".join(text.split())
+    return "".join(c for c in spaced if unicodedata.category(c) != "Cc").strip()
+
+
+def choose_caption(captions: Sequence[str], seed: int, epoch: int, index: int) -> str:
+    """Draw the caption that image `index` shows in an epoch: a pure function of its arguments."""
+    state = 0
+    for number in (seed, epoch, index):
+        state = _splitmix(state ^ number)
+    return captions[state % len(captions)]
+
+
+def _splitmix(state: int) -> int:
+    """Step a 64-bit state. Source: Steele et al. 2014, https://doi.org/10.1145/2660193.2660195."""
+    mask = 2**64 - 1
+    state = (state + 0x9E3779B97F4A7C15) & mask
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+    return state ^ (state >> 31)
+
+
+def _bounded(captions: tuple[str, ...]) -> tuple[str, ...]:
+    if not captions:
+        raise DamagedCaption("no caption")
+    if len(captions) > MAX_CAPTIONS:
+        raise DamagedCaption("too many captions")
+    if max(map(len, captions)) > MAX_CHARACTERS:
+        raise DamagedCaption("caption too long")
+    return captions
+
+
+def _from_json(text: str) -> list[str]:
+    try:
+        fields = json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise DamagedCaption("caption nested too deep") from None
+    except DamagedCaption:
+        raise
+    except ValueError:
+        raise DamagedCaption("caption not JSON") from None
+    return _captions_among(fields)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise DamagedCaption("caption field twice")
+    return dict(pairs)
+
+
+def _captions_among(fields: Any) -> list[str]:
+    if not isinstance(fields, dict) or ("caption" in fields) == ("captions" in fields):
+        raise DamagedCaption("no caption")
+    captions = fields["captions"] if "captions" in fields else [fields["caption"]]
+    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+        raise DamagedCaption("caption not text")
+    if any(unicodedata.category(c) == "Cs" for caption in captions for c in caption):
+        raise DamagedCaption("caption not UTF-8")  # half of a surrogate pair
+    return captions

@@ -1,0 +1,12 @@
+"""Stage 1: an image becomes an ordered sequence of tokens in which every prefix is useful."""
+
+from .torchvision_operators import declare_missing_operators
+
+declare_missing_operators()  # before transformers and open_clip, which import torchvision
+
+from .config import OrdererConfig  # noqa: E402
+from .model import Orderer, OrdererLoss  # noqa: E402
+from .prefix import prefix_lengths  # noqa: E402
+from .processor import OrdererProcessor  # noqa: E402
+
+__all__ = ["Orderer", "OrdererConfig", "OrdererLoss", "OrdererProcessor", "prefix_lengths"]

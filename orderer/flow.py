@@ -1,0 +1,63 @@
+"""Flow matching: pure functions, shared by every model that has a flow.
+
+Timestep t runs from 0 (noise) to 1 (data). The path is straight, x_t = (1 - t) noise + t data, and
+its velocity is data - noise.
+
+Source: Lipman et al. 2022, "Flow Matching for Generative Modeling", equations 20-23 with
+sigma_min = 0, https://arxiv.org/abs/2210.02747.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def on_path(
+    data: Float[Tensor, "*B D"], noise: Float[Tensor, "*B D"], t: Float[Tensor, "*B"]
+) -> Float[Tensor, "*B D"]:
+    """Where the straight path from noise to data stands at t."""
+    return torch.lerp(noise, data, t[..., None])
+
+
+def logit_normal_timesteps(
+    number: int, device: torch.device, generator: torch.Generator | None = None
+) -> Float[Tensor, "{number}"]:
+    """Draw timesteps that favour the middle of the path: sigmoid of a standard normal.
+
+    Source: Esser et al. 2024 (Stable Diffusion 3), section 3.1, https://arxiv.org/abs/2403.03206.
+    """
+    return torch.randn(number, device=device, generator=generator).sigmoid()
+
+
+def euler(
+    velocity: Callable[[Float[Tensor, "*B D"], int], Float[Tensor, "*B D"]],
+    noise: Float[Tensor, "*B D"],
+    steps: int,
+) -> Float[Tensor, "*B D"]:
+    """Follow a velocity from noise to data in equal steps.
+
+    Args:
+        velocity: of (x, i) at timestep i / steps; given the step's number so that whatever depends
+            on the timestep alone can be computed before.
+        noise: the start, at t = 0.
+        steps: at least 1.
+    """
+    x = noise
+    for step in range(steps):
+        x = x + velocity(x, step) / steps
+    return x
+
+
+def guide(
+    conditional: Float[Tensor, "*B D"],
+    unconditional: Float[Tensor, "*B D"],
+    guidance_scale: float,
+) -> Float[Tensor, "*B D"]:
+    """Push a velocity away from the unconditional one; a scale of 1.0 leaves it as it is.
+
+    Source: Ho and Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6,
+    https://arxiv.org/abs/2207.12598.
+    """
+    return torch.lerp(unconditional, conditional, guidance_scale)

@@ -1,0 +1,70 @@
+"""The transformer block of the orderer.
+
+    B batch   L sequence   W width   H heads   E = W / H
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+def portable_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Choose attention's plain form on the CPU.
+
+    There the backward pass of the fused kernel takes half of a training step at our sizes.
+    """
+    return nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; `mask` is True where a row may look at a column."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "B L W"], mask: Bool[Tensor, "L L"] | None = None
+    ) -> Float[Tensor, "B L W"]:
+        q, k, v = rearrange(self.qkv(x), "b l (three h e) -> three b h l e", three=3, h=self.heads)
+        with portable_attention(x.device):
+            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(rearrange(seen, "b h l e -> b l (h e)"))
+
+
+class Block(nn.Module):
+    """Pre-norm attention, then a pre-norm MLP."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "B L W"], mask: Bool[Tensor, "L L"] | None = None
+    ) -> Float[Tensor, "B L W"]:
+        x = x + self.attention(self.norm_1(x), mask)
+        return x + self.mlp(self.norm_2(x))
+
+
+def causal_mask(length: int, device: torch.device) -> Bool[Tensor, "L L"]:
+    """Position i sees positions 0..i."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def causal_query_mask(patches: int, queries: int, device: torch.device) -> Bool[Tensor, "L L"]:
+    """Patches see patches; query i sees every patch and the queries 0..i."""
+    mask = causal_mask(patches + queries, device)
+    mask[:patches, :patches] = True
+    return mask

@@ -1,0 +1,86 @@
+"""What stands between files and the orderer: images to uint8 pixels, captions to word pieces.
+
+The tokenizer is open_clip's byte-pair encoding, which comes with the package: nothing is downloaded.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+from transformers.utils import PushToHubMixin, cached_file
+
+FILE = "preprocessor_config.json"
+
+
+class OrdererProcessor(PushToHubMixin):
+    """Saved beside an orderer, and all that its inputs need."""
+
+    def __init__(self, image_size: int, context_length: int) -> None:
+        self.image_size = image_size
+        self.context_length = context_length
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from open_clip.tokenizer import SimpleTokenizer  # slow to import
+
+        return SimpleTokenizer(context_length=self.context_length)
+
+    def pixels(self, images: Sequence[Image.Image]) -> UInt8[Tensor, "B 3 S S"]:
+        """Centre-crop images to squares and resize them."""
+        return torch.stack([self._pixels(image) for image in images])
+
+    def _pixels(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        square = image.convert("RGB").resize(
+            (self.image_size, self.image_size),
+            Image.Resampling.BICUBIC,
+            box=(left, top, left + side, top + side),
+        )
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+    def text(self, captions: Sequence[str]) -> Int[Tensor, "B L"]:
+        """Tokenise captions, padded with 0 to the longest of them.
+
+        Raises:
+            ValueError: for a caption longer than the context, naming both.
+        """
+        pieces = [self._pieces(caption) for caption in captions]
+        longest = max(map(len, pieces))
+        return torch.tensor([[*p, *[0] * (longest - len(p))] for p in pieces])
+
+    @lru_cache(maxsize=1 << 18)  # noqa: B019  (a processor lives as long as its program)
+    def _pieces(self, caption: str) -> tuple[int, ...]:
+        tokenizer = self._tokenizer
+        pieces = tokenizer.encode(caption)
+        if len(pieces) + 2 > self.context_length:
+            raise ValueError(
+                f"the caption {caption!r} has {len(pieces)} word pieces, "
+                f"this orderer reads at most {self.context_length - 2}"
+            )
+        return (tokenizer.sot_token_id, *pieces, tokenizer.eot_token_id)
+
+    def images(self, pixels: Float[Tensor, "B 3 S S"]) -> list[Image.Image]:
+        """Turn decoded pixels in [-1, 1] into pictures."""
+        levels = ((pixels.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return [Image.fromarray(level.permute(1, 2, 0).numpy()) for level in levels]
+
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+        """Write the settings into a model's folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        settings = {"image_size": self.image_size, "context_length": self.context_length}
+        Path(folder, FILE).write_text(json.dumps(settings, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "OrdererProcessor":
+        """Read the settings from a local folder or a hub."""
+        path = cached_file(str(name), FILE)
+        return cls(**json.loads(Path(path).read_text()))

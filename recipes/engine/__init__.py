@@ -1,0 +1,1 @@
+"""The bookkeeping that every recipe shares and that knows no model."""

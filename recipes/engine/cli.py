@@ -1,0 +1,183 @@
+"""From the command line to a recipe's config: YAML files, then `--a.b=c`; mistakes in a sentence.
+
+Exit codes: 0 done (a run that was asked to stop and saved included), 2 bad input, 130 interrupted
+by hand; everything else is a fault of the program and keeps its traceback.
+"""
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+import jsonargparse
+import yaml
+
+C = TypeVar("C")
+OURS = frozenset({"orderer", "ar", "data", "recipes"})
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def run(
+    main: Callable[[C], object], config_class: type[C], argv: Sequence[str] | None = None
+) -> None:
+    """Read the config of a recipe and start it; bad input ends with exit code 2 and one sentence.
+
+    Args:
+        main: the recipe; the docstring of its module is the help text.
+        config_class: a dataclass, nested as deep as you like.
+        argv: arguments; those of the process by default.
+    """
+    try:
+        config = _read(main, config_class, sys.argv[1:] if argv is None else argv)
+    except (ValueError, argparse.ArgumentError) as error:
+        _refuse(_readable(str(error), config_class))
+    try:
+        main(config)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (ValueError, OSError) as error:
+        if not _is_ours(error):
+            raise
+        _refuse(_sentence(error))
+
+
+def _read(main: Callable[[C], object], config_class: type[C], argv: Sequence[str]) -> C:
+    types = dict(_settings(config_class))
+    parser = _parser(main, config_class)
+    arguments = list(_spell_out(argv, {name for name, kind in types.items() if kind is bool}))
+    for path in _config_files(arguments):
+        _check_file(path, config_class)
+    values = vars(parser.instantiate(parser.parse_args(arguments)))
+    return config_class(**{field.name: values[field.name] for field in _fields(config_class)})
+
+
+def _parser(main: Callable[[C], object], config_class: type[C]) -> jsonargparse.ArgumentParser:
+    module = sys.modules[main.__module__]
+    parser = jsonargparse.ArgumentParser(
+        prog=f"python -m {module.__spec__.name}" if module.__spec__ else None,
+        usage="%(prog)s [--config FILE] [--a.b=c ...]",
+        description=module.__doc__,
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file; of several, later ones win")
+    parser.add_class_arguments(config_class)
+    return parser
+
+
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of a recipe's docstring."""
+
+
+def _spell_out(argv: Sequence[str], switches: set[str]) -> Iterator[str]:
+    """A bare `--resume` means `--resume=true`."""
+    for argument, following in pairwise([*argv, "--"]):
+        is_bare = argument.removeprefix("--") in switches and following.startswith("--")
+        yield f"{argument}=true" if is_bare else argument
+
+
+def _config_files(arguments: Sequence[str]) -> Iterator[Path]:
+    for argument, following in pairwise([*arguments, ""]):
+        if argument.startswith("--config="):
+            yield Path(argument.removeprefix("--config="))
+        elif argument == "--config" and following:
+            yield Path(following)
+
+
+def _check_file(path: Path, config_class: type) -> None:
+    """Refuse a YAML file here, where its name is known."""
+    if not path.is_file():
+        raise ValueError(f"there is no config file {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ValueError(f"config file {path}, line {line}: {error.problem}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"config file {path} cannot be read: {error}") from error
+    _check_keys(values, config_class, "", path)
+
+
+def _check_keys(values: object, config_class: type, name: str, path: Path) -> None:
+    if not isinstance(values, Mapping):
+        what = name.removesuffix(".") or "the file"
+        raise ValueError(f"in config file {path}, {what} must hold keys and values, got {values}")
+    types = get_type_hints(config_class)
+    for key, value in values.items():
+        if key not in {field.name for field in _fields(config_class)}:
+            raise ValueError(f"in config file {path}, unknown key {name}{key}")
+        if dataclasses.is_dataclass(types[key]):
+            _check_keys(value, types[key], f"{name}{key}.", path)
+
+
+def _fields(config_class: type) -> tuple["dataclasses.Field[Any]", ...]:
+    return dataclasses.fields(config_class)
+
+
+def _settings(config_class: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted name and type of every setting, nested ones too."""
+    types = get_type_hints(config_class)
+    for field in _fields(config_class):
+        kind = types[field.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _settings(kind, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        else:
+            yield f"{prefix}{field.name}", kind
+
+
+def _readable(message: str, config_class: type) -> str:
+    """One sentence out of the paragraph in which the parser refuses a value."""
+    found = re.search(r'Parser key "([^"]+)":.*[Vv]alue: (.*)$', message, flags=re.DOTALL)
+    kind = dict(_settings(config_class)).get(found[1]) if found else None
+    if found and kind:
+        return f"{found[1]} must be {_type_name(kind)}, got {found[2].strip()}"
+    return message
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    name = kind.__name__ if type(kind) is type else str(kind)
+    return name.replace("typing.", "").replace("None", "null")
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether our own code refused: then it is about the input, and the sentence says all.
+
+    An OSError may come through the standard library (pathlib): it names its file by itself.
+    """
+    packages = [_top_package(frame) for frame in _frames(error.__traceback__)]
+    if isinstance(error, OSError):
+        packages = [name for name in packages if name not in sys.stdlib_module_names]
+    return bool(packages) and packages[-1] in OURS
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[Mapping[str, Any]]:
+    while traceback:
+        yield traceback.tb_frame.f_globals
+        traceback = traceback.tb_next
+
+
+def _top_package(module: Mapping[str, Any]) -> str:
+    # A recipe is called __main__, but its package is still recipes.
+    name = module.get("__package__") or module.get("__name__") or ""
+    return str(name).partition(".")[0]
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)

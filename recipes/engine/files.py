@@ -1,0 +1,34 @@
+"""Files that are whole or absent, at whatever moment the machine stops."""
+
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+JSON: TypeAlias = Any
+"""None, a bool, a number, a text, or lists and text-keyed dicts of these."""
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and return only when it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return only when the names in a folder (what was made, renamed, removed) are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    write_synced(temporary, data)
+    os.replace(temporary, path)
+    sync_folder(path.parent)

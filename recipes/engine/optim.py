@@ -1,0 +1,191 @@
+"""Muon on the block matrices, AdamW on the rest, and one schedule for both."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from .files import JSON
+
+ScheduleKind = Literal["cosine", "linear", "constant"]
+
+
+def make_optimizers(
+    model: nn.Module,
+    is_block_matrix: Callable[[str, Tensor], bool],
+    *,
+    muon_lr: float = 4e-3,
+    adamw_lr: float = 1.5e-3,
+    weight_decay: float = 0.02,
+    adamw_betas: tuple[float, float] = (0.9, 0.95),
+) -> list[Optimizer]:
+    """Give Muon the chosen matrices and AdamW every other parameter that learns.
+
+    Only weights of layers decay: vectors, embeddings and bare parameters (queries, positions) keep
+    their size.
+
+    Args:
+        model: parameters with `requires_grad=False` are left alone.
+        is_block_matrix: says of a parameter's name and value whether Muon takes it; what has not
+            two dimensions goes to AdamW whatever it says.
+        muon_lr: in AdamW's scale, by `match_rms_adamw`.
+        adamw_lr: learning rate of the rest.
+        weight_decay: the same for both.
+        adamw_betas: decay rates of AdamW's two averages.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; `match_rms_adamw`:
+    Liu et al. 2025, section 2.2, https://arxiv.org/abs/2502.16982.
+    """
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not learning:
+        raise ValueError(f"{type(model).__name__} has no parameter that learns")
+    blocks = {name for name, p in learning.items() if p.ndim == 2 and is_block_matrix(name, p)}
+    rest = {name: p for name, p in learning.items() if name not in blocks}
+    optimizers: list[Optimizer] = []
+    if blocks:
+        matrices = [learning[name] for name in sorted(blocks)]
+        optimizers.append(
+            Muon(matrices, muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    if rest:
+        groups = _decay_groups(rest, _embedding_names(model), weight_decay)
+        # The fused kernel also pays on a CPU: 27 ms against 85 for 52 M parameters.
+        optimizers.append(AdamW(groups, lr=adamw_lr, betas=adamw_betas, fused=True))
+    return optimizers
+
+
+class Schedule:
+    """Learning rates as a pure function of the step, so a resumed run needs nothing but the step.
+
+    The factor on every group's own rate rises linearly over `warmup_steps`, is 1 at step
+    `warmup_steps`, and reaches `final` at step `steps`, one after the last update.
+
+    Args:
+        optimizers: their groups' rates at this moment are the peaks.
+        steps: updates of the whole training, at least 1.
+        warmup_steps: 0 to `steps`.
+        kind: the way down: cosine, linear, or constant (none).
+        final: the factor at the end, 0 to 1; constant has no use for it.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        steps: int,
+        warmup_steps: int,
+        kind: ScheduleKind = "cosine",
+        final: float = 0.0,
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        if not 0 <= warmup_steps <= steps:
+            raise ValueError(f"warmup_steps must be from 0 to steps={steps}, got {warmup_steps}")
+        if not 0 <= final <= 1:
+            raise ValueError(f"final must be from 0 to 1, got {final}")
+        self.optimizers = optimizers
+        for group in self._groups():
+            group.setdefault("initial_lr", group["lr"])  # a restored optimizer brings its own
+        self.steps, self.warmup_steps, self.kind, self.final = steps, warmup_steps, kind, final
+
+    def factor(self, step: int) -> float:
+        """The share of the peak rate that update number `step` (from 0) uses."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.kind == "constant":
+            return 1.0
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+        left = 1 - done if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return self.final + (1 - self.final) * left
+
+    def set(self, step: int) -> None:
+        """Set every group's rate for update number `step`."""
+        factor = self.factor(step)
+        for group in self._groups():
+            group["lr"] = group["initial_lr"] * factor
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        # Looked up every time: restoring an optimizer replaces its groups.
+        for optimizer in self.optimizers:
+            yield from optimizer.param_groups
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients so that their joint norm is at most `max_norm`; the norm before."""
+    return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def check_finite(step: int, **values: Tensor | float) -> None:
+    """Stop before an update that would spoil the weights.
+
+    Give it values that are equal on all processes (the averaged gradients' norm, the mean loss), so
+    that all stop together.
+
+    Raises:
+        FloatingPointError: names the step and the first value that is not finite.
+    """
+    for name, value in values.items():
+        number = value.item() if isinstance(value, Tensor) else value
+        if not math.isfinite(number):
+            raise FloatingPointError(f"{name} is {number} at step {step}, before the update")
+
+
+def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], JSON]:
+    """An optimizer's state as tensors named `{parameter index}.{key}` and its groups as JSON.
+
+    The state may hold tensors only, as that of AdamW and Muon does. They are the live ones: save
+    them before the next update.
+    """
+    saved = optimizer.state_dict()
+    tensors = {
+        f"{index}.{key}": value
+        for index, entry in saved["state"].items()
+        for key, value in entry.items()
+    }
+    return tensors, saved["param_groups"]
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], groups: JSON) -> None:
+    """Undo `optimizer_tensors` exactly, on an optimizer made in the same way.
+
+    Raises:
+        ValueError: the groups are not those of this optimizer.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", maxsplit=1)
+        state.setdefault(int(index), {})[key] = tensor.clone()  # load_state_dict keeps what it gets
+    now = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in groups] != [group["params"] for group in now]:
+        raise ValueError(f"the saved {type(optimizer).__name__} has other parameters than this one")
+    typed = [_with_tuples(group) for group in groups]
+    optimizer.load_state_dict({"state": state, "param_groups": typed})
+
+
+def _with_tuples(group: Mapping[str, JSON]) -> dict[str, JSON]:
+    """JSON turns tuples (betas) into lists; only `params` was a list before."""
+    return {
+        key: tuple(value) if isinstance(value, list) and key != "params" else value
+        for key, value in group.items()
+    }
+
+
+def _embedding_names(model: nn.Module) -> set[str]:
+    embeddings = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Embedding)]
+    return {f"{name}.weight" if name else "weight" for name, _ in embeddings}
+
+
+def _decay_groups(
+    parameters: Mapping[str, nn.Parameter], embeddings: set[str], weight_decay: float
+) -> list[dict[str, object]]:
+    decays = {
+        name: p.ndim >= 2 and name.endswith("weight") and name not in embeddings
+        for name, p in parameters.items()
+    }
+    groups: list[dict[str, object]] = []
+    for decaying, decay in ((True, weight_decay), (False, 0.0)):
+        members = [p for name, p in parameters.items() if decays[name] is decaying]
+        if members:
+            groups.append({"params": members, "weight_decay": decay})
+    return groups

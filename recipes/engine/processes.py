@@ -1,0 +1,73 @@
+"""Randomness and gradients across the processes of one training.
+
+Gradients are averaged after the backward pass instead of wrapping the model in
+DistributedDataParallel: our models are called by other methods than `forward`, which the wrapper
+does not see, and the mean of the processes' gradients is exact.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def seed_everything(seed: int, rank: int, step: int = 0) -> None:
+    """Start the random streams of python, numpy and torch at a place of (seed, rank, step).
+
+    Give rank 0 on every process to make equal models; then each its own rank, so that noise
+    differs. Called before every step, it makes the step's noise a pure function of the three and
+    leaves nothing to save.
+    """
+    if min(seed, rank, step) < 0:
+        raise ValueError(f"seed must be at least 0, got seed {seed}, rank {rank}, step {step}")
+    words = np.random.SeedSequence([seed, rank, step]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))
+
+
+def rng_tensors() -> dict[str, Tensor]:
+    """The state of torch's random streams in this process, as tensors to be saved."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), **{f"cuda.{i}": state for i, state in enumerate(cuda)}}
+
+
+def restore_rng(tensors: Mapping[str, Tensor]) -> None:
+    """Undo `rng_tensors`; call it last, since building models and loaders draws numbers too."""
+    torch.set_rng_state(tensors["cpu"])
+    for name, state in tensors.items():
+        if name != "cpu":
+            torch.cuda.set_rng_state(state, int(name.removeprefix("cuda.")))
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Put the mean over processes in place of every gradient; nothing to do on one process.
+
+    A gradient that only some processes have counts as zero on the others; one that none has stays
+    None, so that its optimizer skips it as on one process.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    used = _used_anywhere([p for p in parameters if p.requires_grad])
+    if not used:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
+    joined = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(joined)
+    parts = (joined / dist.get_world_size()).split([gradient.numel() for gradient in gradients])
+    for parameter, gradient, part in zip(used, gradients, parts, strict=True):
+        parameter.grad = gradient.copy_(part.view_as(gradient))
+
+
+def _used_anywhere(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters that have a gradient on some process: the same list on all."""
+    if not parameters:
+        return []
+    used = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device)
+    counts = used.int()
+    dist.all_reduce(counts)
+    return [p for p, count in zip(parameters, counts.tolist(), strict=True) if count]

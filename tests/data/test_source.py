@@ -1,0 +1,23 @@
+"""What the one door to pairs promises."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data import Pair, open_pairs, write_shards
+
+
+def test_scenes_and_folders_come_through_the_same_door(
+    tmp_path: Path, make_pairs: Callable[[int], list[Pair]]
+) -> None:
+    write_shards(tmp_path, "train", make_pairs(3))
+    for source in (("scenes",), (str(tmp_path),)):
+        pairs = open_pairs(source, "train", 16, count=2)
+        assert pairs.images.shape == (2, 3, 16, 16)
+        assert len(pairs.captions) == len(pairs.keys) == len(pairs) == 2
+
+
+def test_scenes_need_a_number() -> None:
+    with pytest.raises(ValueError, match="count must be a number, got None"):
+        open_pairs(("scenes",), "train", 16)

@@ -1,0 +1,207 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from recipes.engine.processes import average_gradients, restore_rng, rng_tensors, seed_everything
+from recipes.engine.run import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+def go(out: Path, steps: range, total: int = 10, log_every: int = 2) -> None:
+    with Run(out, "toy", total, log_every, steps.start, samples_per_step=4) as run:
+        for step in steps:
+            run.log(step, {"loss": torch.tensor(float(step)), "rate": 0.5})
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "logs/toy.jsonl").read_text().splitlines()]
+
+
+def status(out: Path) -> dict[str, object]:
+    return json.loads((out / "logs/toy.status.json").read_text())
+
+
+def test_the_log_has_a_line_every_few_steps_and_one_for_the_last(tmp_path):
+    go(tmp_path, range(10), log_every=4)
+    assert [line["step"] for line in lines(tmp_path)] == [0, 4, 8, 9]
+    assert all(line["loss"] == line["step"] and line["rate"] == 0.5 for line in lines(tmp_path))
+    assert all(line["samples_per_second"] > 0 and line["seconds"] > 0 for line in lines(tmp_path))
+
+
+def test_tensorboard_has_the_same_values(tmp_path):
+    go(tmp_path, range(10))
+    events = EventAccumulator(str(tmp_path / "logs/toy")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [(s, s) for s in (0, 2, 4, 6, 8, 9)]
+
+
+def test_a_resumed_run_drops_the_lines_that_it_will_write_again(tmp_path):
+    go(tmp_path, range(7))
+    with (tmp_path / "logs/toy.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    go(tmp_path, range(3, 10))
+    assert [line["step"] for line in lines(tmp_path)] == [0, 2, 4, 6, 8, 9]
+
+
+def test_a_fresh_run_starts_a_fresh_log(tmp_path):
+    go(tmp_path, range(10))
+    go(tmp_path, range(2))
+    assert [line["step"] for line in lines(tmp_path)] == [0]
+
+
+def test_a_value_that_is_not_finite_is_null_in_the_log(tmp_path):
+    with Run(tmp_path, "toy", 1, 1) as run:
+        run.log(0, {"loss": float("nan")})
+    assert lines(tmp_path)[0]["loss"] is None
+
+
+def test_a_run_that_ends_is_finished(tmp_path):
+    go(tmp_path, range(10))
+    assert (status(tmp_path)["status"], status(tmp_path)["steps_done"]) == ("finished", 10)
+
+
+def test_a_run_that_breaks_is_failed(tmp_path):
+    with pytest.raises(RuntimeError), Run(tmp_path, "toy", 10, 1):
+        raise RuntimeError("out of luck")
+    assert status(tmp_path)["status"] == "failed"
+    assert status(tmp_path)["error"] == "RuntimeError: out of luck"
+
+
+def test_a_run_under_way_says_so(tmp_path):
+    with Run(tmp_path, "toy", 10, 1):
+        assert status(tmp_path)["status"] == "running"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_for_a_stop_and_the_run_is_preempted(number, tmp_path):
+    before = signal.getsignal(number)
+    with Run(tmp_path, "toy", 10, 1) as run:
+        run.log(0, {})
+        assert not run.stop_requested
+        os.kill(os.getpid(), number)
+        assert run.stop_requested
+    assert signal.getsignal(number) is before
+    assert (status(tmp_path)["status"], status(tmp_path)["steps_done"]) == ("preempted", 1)
+
+
+def test_a_signal_after_the_last_step_changes_nothing(tmp_path):
+    with Run(tmp_path, "toy", 1, 1) as run:
+        run.log(0, {})
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert run.stop_requested
+    assert status(tmp_path)["status"] == "finished"
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Run(tmp_path, "toy", 10, 1):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert status(tmp_path)["status"] == "failed"
+
+
+def test_seconds_count_the_parts_before_a_resume(tmp_path):
+    assert 100 <= Run(tmp_path, "toy", 10, 1, earlier_seconds=100.0).seconds < 200
+
+
+@pytest.mark.parametrize(
+    ("steps", "log_every", "sentence"),
+    [(0, 1, "steps must be at least 1, got 0"), (1, 0, "log_every must be at least 1, got 0")],
+)
+def test_an_impossible_run_is_refused(steps, log_every, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        Run(tmp_path, "toy", steps, log_every)
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), torch.rand(()).item()
+
+
+def test_noise_is_a_function_of_seed_rank_and_step():
+    seen = set()
+    for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+        seed_everything(*key)
+        first = draws()
+        seed_everything(*key)
+        assert draws() == first
+        seen |= set(first)
+    assert len(seen) == 12
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed must be at least 0, got seed -1"):
+        seed_everything(-1, 0)
+
+
+def test_a_restored_stream_goes_on_where_it_was():
+    saved = rng_tensors()
+    first = torch.rand(3)
+    restore_rng(saved)
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_on_one_process_gradients_stay_as_they_are():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    (parameter * 3).sum().backward()
+    average_gradients([parameter])
+    assert parameter.grad is not None and parameter.grad.tolist() == [3, 3]
+
+
+TWO = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from recipes.engine.processes import average_gradients
+from recipes.engine.run import Run
+
+torch.manual_seed(0)
+batch = torch.randn(8, 3, dtype=torch.float64)
+weight, lonely, unused = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(3))
+with Run(Path(sys.argv[1]), "toy", 10, 1) as run:
+    assert run.world == 2
+    ((batch @ weight) ** 2).mean().backward()
+    expected, weight.grad = weight.grad, None
+    ((batch[run.rank::2] @ weight) ** 2).mean().backward()
+    if run.rank == 1:
+        lonely.sum().backward()
+    average_gradients([weight, lonely, unused])
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-14, atol=0)
+    assert lonely.grad.tolist() == [0.5] * 3 and unused.grad is None
+    for step in range(10):
+        if (run.rank, step) == (1, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        run.log(step, {"loss": float(run.rank)})
+        if run.stop_requested:
+            break
+    assert step == 2
+"""
+
+
+def test_two_processes_share_means_gradients_and_the_wish_to_stop(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launch, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line["loss"] for line in lines(tmp_path)] == [0.5, 0.5, 0.5]
+    assert status(tmp_path)["status"] == "preempted"

@@ -1,0 +1,55 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from recipes.engine.settings import check_same_settings, plain_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    lr: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    out: Path = Path("runs")
+    steps: int = 10
+    optim: Optim = field(default_factory=Optim)
+
+
+SAVED = plain_settings(Config())
+
+
+def test_settings_are_plain():
+    expected = {"out": "runs", "steps": 10, "optim": {"lr": 0.1, "betas": [0.9, 0.95]}}
+    assert expected == SAVED
+
+
+def test_equal_settings_pass():
+    check_same_settings(SAVED, plain_settings(Config()), frozenset())
+
+
+def test_free_settings_may_differ():
+    now = plain_settings(Config(out=Path("x"), optim=Optim(lr=0.2)))
+    check_same_settings(SAVED, now, frozenset({"out", "optim.lr"}))
+
+
+def test_every_difference_is_named_with_both_values():
+    now = plain_settings(Config(steps=20, optim=Optim(lr=0.2)))
+    with pytest.raises(ValueError, match=r"steps was 10 and is 20, optim\.lr was 0\.1 and is 0\.2"):
+        check_same_settings(SAVED, now, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("saved", "now", "sentence"),
+    [
+        ({}, {"ema": None}, "ema was absent and is None"),
+        ({"ema": None}, {}, "ema was None and is absent"),
+        ({"a": {"b": 1}}, {"a": 2}, r"a\.b was 1 and is absent, a was absent and is 2"),
+    ],
+)
+def test_a_setting_that_came_or_went_is_named(saved, now, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_same_settings(saved, now, frozenset())
