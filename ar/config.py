@@ -1,5 +1,6 @@
 """The settings of an AR model: typed, checked, saved beside its weights."""
 
+from dataclasses import field
 from typing import Any, Literal
 
 from transformers import PreTrainedConfig
@@ -28,7 +29,8 @@ class ARConfig(PreTrainedConfig):
     condition: Literal["none", "class", "text"] = "text"
     condition_dim: int = 96
     """Channels of the text tower's states."""
-    classes: int = 1
+    class_names: list[str] = field(default_factory=list)
+    """Of a class-conditional model, in the order of their labels."""
     context_length: int = 40
     """Most word pieces of a caption."""
     width: int = 128
@@ -51,6 +53,8 @@ class ARConfig(PreTrainedConfig):
             )
         if self.condition not in ("none", "class", "text"):
             raise ValueError(f"condition must be none, class or text, got {self.condition!r}")
+        if self.condition == "class" and not self.class_names:
+            raise ValueError("a class-conditional AR model needs class_names, got none")
         for name, kind in ARConfig.__annotations__.items():
             if kind is int and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -29,7 +29,7 @@ class ARModel(PreTrainedModel):
         self.head = FlowHead(config)
         self.project = {
             "none": lambda: nn.Identity(),
-            "class": lambda: nn.Embedding(config.classes, config.width),
+            "class": lambda: nn.Embedding(len(config.class_names), config.width),
             "text": lambda: nn.Linear(config.condition_dim, config.width),
         }[config.condition]()
         self.null = nn.Parameter(torch.randn(config.width) * 0.02)
@@ -74,7 +74,7 @@ class ARModel(PreTrainedModel):
         return Condition(states=self.project(states), keep=keep)
 
     def conditioned_on_class(self, labels: Int[Tensor, "B"]) -> Condition:
-        """Condition on class labels in 0..classes-1."""
+        """Condition on class labels, the places of their names in `config.class_names`."""
         self._expect("class")
         keep = torch.ones(len(labels), 1, dtype=torch.bool, device=labels.device)
         return Condition(states=self.project(labels)[:, None], keep=keep)

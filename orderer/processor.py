@@ -3,6 +3,7 @@
 The tokenizer is open_clip's byte-pair encoding, which comes with the package: nothing is downloaded.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -67,6 +68,11 @@ class OrdererProcessor(PushToHubMixin):
                 f"this orderer reads at most {self.context_length - 2}"
             )
         return (tokenizer.sot_token_id, *pieces, tokenizer.eot_token_id)
+
+    def identities(self, captions: Sequence[str]) -> Int[Tensor, "B"]:
+        """A number per caption, the same for equal captions in every process."""
+        digests = (hashlib.sha256(caption.encode()).digest()[:7] for caption in captions)
+        return torch.tensor([int.from_bytes(digest) for digest in digests])
 
     def images(self, pixels: Float[Tensor, "B 3 S S"]) -> list[Image.Image]:
         """Turn decoded pixels in [-1, 1] into pictures."""

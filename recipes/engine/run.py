@@ -64,7 +64,9 @@ class Run(AbstractContextManager["Run"]):
         self.logs, self.name = out / "logs", name
         self.steps, self.log_every, self.first_step = steps, log_every, first_step
         self.samples_per_step = samples_per_step
-        self.accelerator = Accelerator(log_with="tensorboard", project_dir=self.logs)
+        # Not told of a CPU, accelerate takes each process of torchrun for the only one.
+        cpu = not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=cpu, log_with="tensorboard", project_dir=self.logs)
         self._began = time.perf_counter() - earlier_seconds
         self._done = self._logged = first_step
         self._logged_at = time.perf_counter()

@@ -1,0 +1,162 @@
+"""An experiment: one file of settings that every stage reads, so that no two stages disagree.
+
+`python -m recipes.train_orderer --config FILE`, `recipes.write_tokens`, `recipes.train_ar` and
+`recipes.train_joint` each do their stage of the same experiment and find in `out` what the stage
+before left there; `python -m recipes.demo` runs them all.
+
+    out/orderer   out/tokens   out/ar   out/joint/orderer   out/joint/ar   out/logs
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+
+from data import Pairs, in_words, open_pairs
+from orderer import OrdererConfig
+from recipes.engine.optim import make_optimizers
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which pairs to read."""
+
+    source: tuple[str, ...] = ("scenes",)
+    """The word `scenes`, or folders of shards."""
+    train: str = "train"
+    """Split to train on."""
+    test: str = "test"
+    """Split to measure on; never trained on."""
+    train_count: int | None = 20_000
+    """Pairs to train on; null takes all that a folder has."""
+    test_count: int | None = 500
+    """Pairs to measure on; null takes all that a folder has."""
+
+    def open_train(self, image_size: int) -> Pairs:
+        """Load the pairs to train on, saying what was skipped."""
+        return _told(open_pairs(self.source, self.train, image_size, self.train_count))
+
+    def open_test(self, image_size: int) -> Pairs:
+        """Load the pairs to measure on, saying what was skipped."""
+        return _told(open_pairs(self.source, self.test, image_size, self.test_count))
+
+
+def _told(pairs: Pairs) -> Pairs:
+    if pairs.skipped:
+        print(f"{pairs.name}: {in_words(pairs.skipped)}", flush=True)
+    return pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """Muon on the block matrices, AdamW on the rest."""
+
+    muon_lr: float = 4e-3
+    adamw_lr: float = 1.5e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 50
+    clip: float = 1.0
+    """Most that the joint norm of all gradients may be."""
+
+    def optimizers(self, model: nn.Module) -> list[Optimizer]:
+        """Make them for the parameters of a model."""
+        return make_optimizers(
+            model,
+            lambda name, _: "blocks." in name or "layers." in name,
+            muon_lr=self.muon_lr,
+            adamw_lr=self.adamw_lr,
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrdererTraining:
+    """Stage 1."""
+
+    steps: int = 1000
+    batch_size: int = 128
+    """Pairs in one step, over all processes."""
+    reconstruction: float = 10.0
+    """Weight of the squared error, on pixels in [-1, 1]."""
+    contrastive: float = 0.3
+    """Weight of the contrastive loss, the mean over the prefixes."""
+    contrastive_from: int = 20
+    """Step at which the contrastive loss comes in; from step 0 on it prolongs the start."""
+    contrastive_ramp: int = 100
+    """Steps over which it comes to its full weight."""
+    full_share: float = 0.25
+    """Share of the images that are decoded from all their tokens."""
+    optim: OptimSettings = field(default_factory=OptimSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ARTraining:
+    """Stage 2."""
+
+    steps: int = 1000
+    batch_size: int = 128
+    condition_drop: float = 0.1
+    """Share of the images that are learned without their condition, for guidance."""
+    optim: OptimSettings = field(default_factory=OptimSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointTraining:
+    """Stage 3."""
+
+    route: Literal["frozen", "align"] = "align"
+    """How stage 2 reaches the orderer: not at all, or through an alignment loss."""
+    steps: int = 200
+    batch_size: int = 128
+    align: float = 0.5
+    """Weight of the alignment loss on the orderer, beside stage 1's own."""
+    align_from: int = 50
+    """Step until which only the projector of the alignment learns from it."""
+    orderer_optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings(muon_lr=4e-4, adamw_lr=1.5e-4)
+    )
+    ar_optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings(muon_lr=2e-3, adamw_lr=7.5e-4)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How images are generated."""
+
+    guidance_scale: float = 2.0
+    """1.0 is off."""
+    steps: int = 15
+    """Euler steps per token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The data, the two models, and how each stage trains them."""
+
+    out: Path = Path("runs/demo")
+    """Folder of everything that the stages write."""
+    data: DataSettings = field(default_factory=DataSettings)
+    orderer: dict[str, Any] = field(default_factory=dict)
+    """Settings of `orderer.OrdererConfig` that differ from its defaults."""
+    ar: dict[str, Any] = field(default_factory=dict)
+    """Settings of `ar.ARConfig` that differ from its defaults."""
+    train_orderer: OrdererTraining = field(default_factory=OrdererTraining)
+    train_ar: ARTraining = field(default_factory=ARTraining)
+    train_joint: JointTraining = field(default_factory=JointTraining)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    seed: int = 0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of the matrix products in training; weights and losses stay in fp32."""
+    log_every: int = 10
+    """Steps between two lines of the log."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    resume: bool = False
+    """Go on from the newest checkpoint in `out`."""
+
+    def orderer_config(self) -> OrdererConfig:
+        """Check and complete the settings of the orderer."""
+        return OrdererConfig(**self.orderer)

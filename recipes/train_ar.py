@@ -1,0 +1,95 @@
+"""Stage 2: train an AR model on the tokens that stage 1 wrote.
+
+    python -m recipes.train_ar --config recipes/configs/scenes.yaml
+
+Reads OUT/orderer (for its text tower) and OUT/tokens; writes OUT/ar (for `from_pretrained`),
+OUT/logs (progress, tensorboard) and OUT/checkpoints/ar; `--resume` goes on from the newest of these.
+Starts unchanged under `torchrun` and `accelerate launch`. On 2 CPU cores the default takes about
+four minutes.
+"""
+
+import torch
+
+from ar import ARConfig, ARModel
+from data import TokenStore, choose_caption, global_indices
+from orderer import Orderer, OrdererProcessor
+from recipes.conditions import condition_on
+from recipes.engine.cli import run as start
+from recipes.engine.optim import Schedule
+from recipes.engine.processes import seed_everything
+from recipes.engine.run import Run
+from recipes.engine.settings import plain_settings
+from recipes.engine.training import Progress, precise, prepare_device, update
+from recipes.experiment import Experiment
+
+
+def main(experiment: Experiment) -> None:
+    """Train, checkpoint, save."""
+    settings = experiment.train_ar
+    device = prepare_device()
+    orderer = Orderer.from_pretrained(experiment.out / "orderer").to(device).eval()
+    processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
+    store = TokenStore.open(experiment.out / "tokens")
+    store.check_orderer(orderer.encoding_hash())
+
+    seed_everything(experiment.seed, rank=0)  # the same start on every process
+    model = ARModel(ar_config(experiment, orderer, store)).to(device).train()
+    model.set_statistics(store.mean.to(device), store.std.to(device))
+    optimizers = settings.optim.optimizers(model)
+    schedule = Schedule(optimizers, settings.steps, settings.optim.warmup_steps)
+    progress = Progress(
+        folder=experiment.out / "checkpoints" / "ar",
+        models={"ar": model},
+        optimizers=optimizers,
+        settings={**plain_settings(experiment), "orderer_hash": store.orderer_hash},
+    )
+    first, earlier = progress.restore(experiment.resume)
+
+    with Run(
+        experiment.out,
+        "ar",
+        settings.steps,
+        experiment.log_every,
+        first,
+        samples_per_step=settings.batch_size,
+        earlier_seconds=earlier,
+    ) as run:
+        batches = TokenBatches(
+            store,
+            batch_size=settings.batch_size,
+            seed=experiment.seed,
+            rank=run.rank,
+            world=run.world,
+        )
+        for step in range(first, settings.steps):
+            seed_everything(experiment.seed, run.rank, step)
+            schedule.set(step)
+            batch = batches.at(step)
+            dropped = torch.rand(len(batch.tokens)) < settings.condition_drop
+            with precise(device, experiment.precision):
+                condition = condition_on(batch.captions, model, orderer, processor)
+                condition = model.drop(condition, dropped.to(device))
+                errors = model.loss(batch.tokens.to(device), condition)  # [K]
+            loss = errors.mean()
+            norm = update(step, loss, list(model.parameters()), optimizers, settings.optim.clip)
+            run.log(
+                step,
+                {
+                    "loss": loss,
+                    "first_token": errors[0],
+                    "last_token": errors[-1],
+                    "gradient_norm": norm,
+                },
+            )
+            done = step + 1
+            if done % experiment.checkpoint_every == 0 or done == settings.steps:
+                progress.save(done, run)
+            elif run.stop_requested:
+                progress.save(done, run)
+                return
+        if run.is_main:
+            model.save_pretrained(experiment.out / "ar")
+
+
+if __name__ == "__main__":
+    start(main, Experiment)
