@@ -3,7 +3,8 @@
 import orderer  # noqa: F401  (declares torchvision's operators before transformers needs them)
 
 from .config import ARConfig
+from .joint import Alignment
 from .model import ARModel
 from .trunk import Condition
 
-__all__ = ["ARConfig", "ARModel", "Condition"]
+__all__ = ["ARConfig", "ARModel", "Alignment", "Condition"]

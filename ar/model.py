@@ -1,14 +1,14 @@
 """The AR model: a causal trunk over ordered tokens, and a flow head for each next token.
 
-    B batch   K tokens   D channels of a token   C places of the condition   W width
+B batch   K tokens   D channels of a token   C places of the condition   W width
 """
-
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel
+
+from orderer.pretrained import CheckedModel
 
 from .config import ARConfig
 from .heads import FlowHead
@@ -16,7 +16,7 @@ from .sampling import sample_tokens
 from .trunk import Condition, Trunk
 
 
-class ARModel(PreTrainedModel):
+class ARModel(CheckedModel):
     """Stage 2. `loss` on tokens of an orderer, `generate` new ones for that orderer to decode."""
 
     config_class = ARConfig
@@ -50,6 +50,18 @@ class ARModel(PreTrainedModel):
             raise ValueError(f"a token channel has a deviation of {std.min().item():g}")
         self.mean.copy_(mean)
         self.std.copy_(std)
+
+    def check_orderer(self, orderer_hash: str) -> None:
+        """Refuse another orderer than the one whose tokens are modelled.
+
+        Raises:
+            ValueError: if the hashes differ.
+        """
+        if orderer_hash != self.config.orderer_hash:
+            raise ValueError(
+                f"this AR model was trained on tokens of orderer {self.config.orderer_hash[:12]}, "
+                f"not of orderer {orderer_hash[:12]}"
+            )
 
     def standardise(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B k D"]:
         """Give each (position, channel) zero mean and unit variance over the training set."""

@@ -1,6 +1,6 @@
 """Sampling tokens one after another, cached and batched, guided and unguided rows together.
 
-    B batch   C places of the condition   k tokens to draw   D channels of a token   W width
+B batch   C places of the condition   k tokens to draw   D channels of a token   W width
 """
 
 import torch

@@ -58,7 +58,7 @@ class Trunk(nn.Module):
         """Embed the start and the tokens after it; each place says which token it predicts."""
         start = self.start.expand(len(tokens), 1, -1)
         x = torch.cat([start, self.embed(tokens)], dim=1)
-        return x + self.positions[: x.shape[1]]
+        return x + nn.functional.pad(self.positions, (0, 0, 0, 1))[: x.shape[1]]
 
     def forward(
         self, tokens: Float[Tensor, "B k D"], condition: Condition

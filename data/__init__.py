@@ -1,6 +1,6 @@
 """Pairs of images and captions, safely decoded, in batches whose order nothing disturbs."""
 
-from .batches import Batch, Batches
+from .batches import Batch, Batches, TokenBatch, TokenBatches
 from .build import pairs_from_folder
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .images import DamagedImage, ImageFormat, decode_image, encode_image, encode_png, fit_image
@@ -20,6 +20,8 @@ __all__ = [
     "ImageFormat",
     "Pair",
     "Pairs",
+    "TokenBatch",
+    "TokenBatches",
     "TokenStore",
     "choose_caption",
     "decode_image",

@@ -1,7 +1,8 @@
 """Scenes: an endless captioned set that is drawn, not downloaded.
 
-A scene is one to three objects (shape, colour, size, place) on a ground. Scene `index` of a split is
-a pure function of the two, and its factors stay readable, so that a measure can ask what is where.
+A scene is one to three objects (shape, colour, size, place) on a ground. Scene `index` of a split
+is a pure function of the two, and its factors stay readable, so that a measure can ask what is
+where.
 
     train, val   share one law; eight of the 48 colour-shape pairs never occur
     test         every object has one of the eight pairs that were held out
@@ -13,6 +14,7 @@ https://arxiv.org/abs/1612.06890. Letters: S pixels on a side, r radius of an ob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count as count_from
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -53,7 +55,7 @@ JITTER = 0.02
 OBJECTS = (0.35, 0.4, 0.25)
 """Share of the scenes with one, two and three objects."""
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,12 +218,19 @@ def numbered_scenes(split: str, number: int) -> Iterator[tuple[int, Scene]]:
         yield index, drawn
 
 
-def load_scenes(split: str, number: int, image_size: int) -> Pairs:
-    """Render the first `number` scenes of a split."""
+def scene_pairs(split: str, number: int, image_size: int) -> Iterator[Pair]:
+    """Render the first `number` scenes of a split.
+
+    Raises:
+        ValueError: for an unknown split, or a number below 1.
+    """
     if number < 1:
         raise ValueError(f"the number of scenes must be at least 1, got {number}")
-    samples = (
-        Pair(key=f"{split}-{index:07d}", image=render(s, image_size), captions=captions(s))
-        for index, s in numbered_scenes(split, number)
-    )
-    return pairs_from(f"scenes/{split}", samples, skipped={})
+    for index, drawn in numbered_scenes(split, number):
+        key = f"{split}-{index:07d}"
+        yield Pair(key=key, image=render(drawn, image_size), captions=captions(drawn))
+
+
+def load_scenes(split: str, number: int, image_size: int) -> Pairs:
+    """Hold the first `number` scenes of a split in memory."""
+    return pairs_from(f"scenes/{split}", scene_pairs(split, number, image_size), skipped={})

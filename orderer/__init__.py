@@ -6,7 +6,15 @@ declare_missing_operators()  # before transformers and open_clip, which import t
 
 from .config import OrdererConfig  # noqa: E402
 from .model import Orderer, OrdererLoss  # noqa: E402
+from .objectives import contrastive_loss  # noqa: E402
 from .prefix import prefix_lengths  # noqa: E402
 from .processor import OrdererProcessor  # noqa: E402
 
-__all__ = ["Orderer", "OrdererConfig", "OrdererLoss", "OrdererProcessor", "prefix_lengths"]
+__all__ = [
+    "Orderer",
+    "OrdererConfig",
+    "OrdererLoss",
+    "OrdererProcessor",
+    "contrastive_loss",
+    "prefix_lengths",
+]

@@ -24,6 +24,9 @@ def add_token_noise(
     Source: Yang et al. 2025, "Latent Denoising Makes Good Visual Tokenizers",
     https://arxiv.org/abs/2507.15856.
     """
-    like = {"device": tokens.device, "dtype": tokens.dtype, "generator": generator}
-    deviation = most * torch.rand(len(tokens), 1, 1, **like)
-    return tokens + deviation * torch.randn(tokens.shape, **like)
+    device, dtype = tokens.device, tokens.dtype
+    deviation = most * torch.rand(
+        len(tokens), 1, 1, device=device, dtype=dtype, generator=generator
+    )
+    noise = torch.randn(tokens.shape, device=device, dtype=dtype, generator=generator)
+    return tokens + deviation * noise

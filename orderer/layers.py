@@ -1,6 +1,6 @@
 """The transformer block of the orderer.
 
-    B batch   L sequence   W width   H heads   E = W / H
+B batch   L sequence   W width   H heads   E = W / H
 """
 
 from contextlib import AbstractContextManager, nullcontext

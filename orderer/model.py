@@ -1,6 +1,6 @@
 """The orderer: images to ordered tokens, aligned with text and decodable at every prefix.
 
-    B batch   S image side   K tokens   D channels of a token   k prefix length   E embedding size
+B batch   S image side   K tokens   D channels of a token   k prefix length   E embedding size
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel
 
 from .bottleneck import add_token_noise, normalise_tokens
 from .config import OrdererConfig
@@ -20,6 +20,7 @@ from .encoder import JointEncoder
 from .objectives import contrastive_loss, reconstruction_loss
 from .patches import patchify, unpatchify
 from .prefix import draw_lengths, keep_mask, prefix_lengths
+from .pretrained import CheckedModel
 from .readout import Readout
 from .text import TextTower
 
@@ -37,7 +38,7 @@ class OrdererLoss:
     tokens: Float[Tensor, "B K D"]
 
 
-class Orderer(PreTrainedModel):
+class Orderer(CheckedModel):
     """Stage 1. `encode`, cut the tokens anywhere, `decode`; or compare with text at any prefix."""
 
     config_class = OrdererConfig
@@ -128,13 +129,18 @@ class Orderer(PreTrainedModel):
         return OrdererLoss(
             reconstruction=reconstruction_loss(rebuilt, patches),
             contrastive=contrastive_loss(
-                self.embed_tokens(noisy)[:, at].float(),
+                self.embed_tokens(tokens)[:, at].float(),
                 self.embed_texts(text).float(),
                 captions,
-                self.log_scale.exp().clamp(max=MOST_SCALE),
+                self.scale,
             ),
             tokens=tokens,
         )
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """The learned inverse temperature of the contrastive loss."""
+        return self.log_scale.exp().clamp(max=MOST_SCALE)
 
     def encoding_hash(self) -> str:
         """Name this encoding: sha256 over the encoder's tensors and the settings that shape it.

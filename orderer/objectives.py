@@ -1,6 +1,6 @@
 """What stage 1 is trained for.
 
-    B images of one process   G images of all processes   P prefixes   E size of the embedding
+B images of one process   G images of all processes   P prefixes   E size of the embedding
 """
 
 import torch

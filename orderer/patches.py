@@ -1,6 +1,6 @@
 """Patches: a lossless reshape of pixels, and back.
 
-    B batch   C channels   H, W image height and width   p side of a patch   N patches, H*W / p^2
+B batch   C channels   H, W image height and width   p side of a patch   N patches, H*W / p^2
 """
 
 from einops import rearrange
@@ -17,9 +17,7 @@ def patchify(images: Shaped[Tensor, "B C H W"], patch_size: int) -> Shaped[Tenso
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size:
         raise ValueError(f"patches of {patch_size} do not tile an image of {height} x {width}")
-    return rearrange(
-        images, "b c (h p) (w q) -> b (h w) (c p q)", p=patch_size, q=patch_size
-    )
+    return rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", p=patch_size, q=patch_size)
 
 
 def unpatchify(

@@ -14,15 +14,17 @@ def learned_positions(number: int, width: int) -> nn.Parameter:
 
 
 class Mixing(nn.Module):
-    """A learned blend: each of `outputs` rows its own mixture of `inputs` vectors.
+    """A learned blend: each of m outputs its own mixture of n vectors, one for each channel group.
 
-    The start is a random orthonormal matrix. Without this path all tokens collapse to one mean for
-    hundreds of steps; being random, it ties no query to a place, so no raster order leaks in.
+    It starts from random orthonormal matrices. Without this path all tokens collapse to one mean
+    for hundreds of steps; being random, it ties no query to a place, so no raster order leaks in.
     """
 
-    def __init__(self, outputs: int, inputs: int) -> None:
+    def __init__(self, outputs: int, inputs: int, groups: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs)))
+        starts = [nn.init.orthogonal_(torch.empty(outputs, inputs)) for _ in range(groups)]
+        self.weight = nn.Parameter(torch.stack(starts))  # [G, m, n]
 
     def forward(self, vectors: Float[Tensor, "B n W"]) -> Float[Tensor, "B m W"]:
-        return torch.einsum("mn,bnw->bmw", self.weight[:, : vectors.shape[1]], vectors)
+        grouped = vectors.unflatten(-1, (len(self.weight), -1))  # [B, n, G, W / G]
+        return torch.einsum("gmn,bngw->bmgw", self.weight, grouped).flatten(-2)

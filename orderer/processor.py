@@ -1,6 +1,7 @@
 """What stands between files and the orderer: images to uint8 pixels, captions to word pieces.
 
-The tokenizer is open_clip's byte-pair encoding, which comes with the package: nothing is downloaded.
+The tokenizer is open_clip's byte-pair encoding, which comes with the package, so that nothing is
+downloaded.
 """
 
 import hashlib
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.utils import PushToHubMixin, cached_file
+
+from .pretrained import read_settings
 
 FILE = "preprocessor_config.json"
 
@@ -34,19 +37,16 @@ class OrdererProcessor(PushToHubMixin):
         return SimpleTokenizer(context_length=self.context_length)
 
     def pixels(self, images: Sequence[Image.Image]) -> UInt8[Tensor, "B 3 S S"]:
-        """Centre-crop images to squares and resize them."""
+        """Turn images as their EXIF says, lay them on white, crop the centre square, resize it."""
         return torch.stack([self._pixels(image) for image in images])
 
     def _pixels(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        square = image.convert("RGB").resize(
-            (self.image_size, self.image_size),
-            Image.Resampling.BICUBIC,
-            box=(left, top, left + side, top + side),
-        )
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+        image = _on_white(ImageOps.exif_transpose(image))
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+        small = square.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
 
     def text(self, captions: Sequence[str]) -> Int[Tensor, "B L"]:
         """Tokenise captions, padded with 0 to the longest of them.
@@ -80,13 +80,46 @@ class OrdererProcessor(PushToHubMixin):
         return [Image.fromarray(level.permute(1, 2, 0).numpy()) for level in levels]
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
-        """Write the settings into a model's folder."""
+        """Write the settings into a model's folder; `push_to_hub` uploads what this writes.
+
+        Args:
+            folder: made if it is not there.
+            kwargs: the size of weight files, which `push_to_hub` gives and a processor has none of.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
         settings = {"image_size": self.image_size, "context_length": self.context_length}
         Path(folder, FILE).write_text(json.dumps(settings, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "OrdererProcessor":
-        """Read the settings from a local folder or a hub."""
-        path = cached_file(str(name), FILE)
-        return cls(**json.loads(Path(path).read_text()))
+        """Read the settings from a local folder, or by its name from a hub.
+
+        Args:
+            name: a `Path` is always local.
+
+        Raises:
+            OSError: if nothing that can be read is there.
+            ValueError: if it is a processor of another kind.
+        """
+        folder = Path(name)
+        if isinstance(name, str) and not folder.is_dir():
+            folder = _folder_from_hub(name)
+        settings = read_settings(folder, FILE)
+        if settings.keys() != {"image_size", "context_length"}:
+            raise ValueError(f"{folder / FILE} is of no orderer, it has {', '.join(settings)}")
+        return cls(**settings)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    coloured = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured).convert("RGB")
+
+
+def _folder_from_hub(name: str) -> Path:
+    try:
+        return Path(cached_file(name, FILE)).parent
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"no processor can be read from {name}: {reason}") from error

@@ -1,6 +1,6 @@
 """The causal readout: an image embedding at every prefix, in one pass.
 
-    B batch   K tokens   D channels of a token   W width   E size of the embedding
+B batch   K tokens   D channels of a token   W width   E size of the embedding
 """
 
 from jaxtyping import Float
@@ -20,7 +20,8 @@ class Readout(nn.Module):
         self.embed = nn.Linear(config.token_dim, config.text_width)
         self.positions = learned_positions(config.tokens, config.text_width)
         self.blocks = nn.ModuleList(
-            Block(config.text_width, config.text_heads, config.mlp_ratio) for _ in range(config.readout_layers)
+            Block(config.text_width, config.text_heads, config.mlp_ratio)
+            for _ in range(config.readout_layers)
         )
         self.norm = nn.LayerNorm(config.text_width)
         self.project = nn.Linear(config.text_width, config.embed_dim, bias=False)

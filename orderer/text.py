@@ -1,6 +1,6 @@
 """The text tower: open_clip's transformer, giving a state per word piece and one embedding.
 
-    B batch   L word pieces, at most the context length   W width   E size of the embedding
+B batch   L word pieces, at most the context length   W width   E size of the embedding
 """
 
 import torch
@@ -16,7 +16,7 @@ class TextTower(nn.Module):
     """A causal text transformer, read out at the end-of-text piece as CLIP does."""
 
     def __init__(self, config: OrdererConfig) -> None:
-        from open_clip.transformer import TextTransformer  # slow to import, and not needed to sample
+        from open_clip.transformer import TextTransformer  # slow to import
 
         super().__init__()
         self.tower = TextTransformer(

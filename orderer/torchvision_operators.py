@@ -37,7 +37,9 @@ def declare_missing_operators() -> None:
         library = torch.library.Library("torchvision", "DEF")
         for schema in SCHEMAS:
             library.define(schema)
-        torch.ops.torchvision.sightline = library  # the schemas live as long as this object
+        vars(torch.ops.torchvision)["sightline"] = (
+            library  # the schemas live as long as this object
+        )
 
 
 def _torchvision_is_a_cuda_build() -> bool:

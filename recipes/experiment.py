@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
-from torch.optim import Optimizer
 
 from data import Pairs, in_words, open_pairs
 from orderer import OrdererConfig
-from recipes.engine.optim import make_optimizers
+from recipes.engine.optim import Schedule, make_optimizers
+from recipes.engine.training import Learner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +60,17 @@ class OptimSettings:
     clip: float = 1.0
     """Most that the joint norm of all gradients may be."""
 
-    def optimizers(self, model: nn.Module) -> list[Optimizer]:
-        """Make them for the parameters of a model."""
-        return make_optimizers(
+    def learner(self, model: nn.Module, steps: int) -> Learner:
+        """Let all parameters of a model learn for a number of steps."""
+        optimizers = make_optimizers(
             model,
             lambda name, _: "blocks." in name or "layers." in name,
             muon_lr=self.muon_lr,
             adamw_lr=self.adamw_lr,
             weight_decay=self.weight_decay,
         )
+        schedule = Schedule(optimizers, steps, min(self.warmup_steps, steps))
+        return Learner(model=model, optimizers=optimizers, schedule=schedule, clip=self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,26 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured, on the test split."""
+
+    tasks: tuple[Literal["retrieval", "reconstruction", "generation"], ...] = (
+        "retrieval",
+        "reconstruction",
+        "generation",
+    )
+    captions: Literal["all", "last"] = "all"
+    """Queries: every caption of an image, or the last (for sets whose captions grow in detail)."""
+    generated: int = 500
+    """Images to generate, from the first captions of the test split."""
+    judge: Literal["scenes", "classes", "retrieval"] = "scenes"
+    """Who judges generated images: a network trained on real scenes or on real classes, or, where
+    there is neither, the orderer's own retrieval (which then judges itself)."""
+    judge_steps: int = 400
+    """Training of the judge."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """The data, the two models, and how each stage trains them."""
 
@@ -147,6 +169,7 @@ class Experiment:
     train_ar: ARTraining = field(default_factory=ARTraining)
     train_joint: JointTraining = field(default_factory=JointTraining)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the matrix products in training; weights and losses stay in fp32."""

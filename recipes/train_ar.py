@@ -1,26 +1,42 @@
 """Stage 2: train an AR model on the tokens that stage 1 wrote.
 
-    python -m recipes.train_ar --config recipes/configs/scenes.yaml
+    python -m recipes.train_ar
 
 Reads OUT/orderer (for its text tower) and OUT/tokens; writes OUT/ar (for `from_pretrained`),
-OUT/logs (progress, tensorboard) and OUT/checkpoints/ar; `--resume` goes on from the newest of these.
-Starts unchanged under `torchrun` and `accelerate launch`. On 2 CPU cores the default takes about
-four minutes.
+OUT/logs (progress, tensorboard) and OUT/checkpoints/ar; `--resume` goes on from the newest of
+these. Starts unchanged under `torchrun` and `accelerate launch`. On 2 CPU cores the default takes
+about four minutes.
 """
 
 import torch
 
 from ar import ARConfig, ARModel
-from data import TokenStore, choose_caption, global_indices
+from data import TokenBatches, TokenStore
 from orderer import Orderer, OrdererProcessor
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
-from recipes.engine.optim import Schedule
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
+
+
+def ar_config(experiment: Experiment, orderer: Orderer, store: TokenStore) -> ARConfig:
+    """Complete the AR model's settings by what the tokens and the text tower decide."""
+    settings = dict(experiment.ar)
+    if settings.get("condition") == "class":
+        settings["class_names"] = sorted(
+            {caption for of_one in store.captions for caption in of_one}
+        )
+    return ARConfig(
+        orderer_hash=store.orderer_hash,
+        tokens=orderer.config.tokens,
+        token_dim=orderer.config.token_dim,
+        condition_dim=orderer.config.text_width,
+        context_length=orderer.config.context_length,
+        **settings,
+    )
 
 
 def main(experiment: Experiment) -> None:
@@ -35,12 +51,10 @@ def main(experiment: Experiment) -> None:
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     model = ARModel(ar_config(experiment, orderer, store)).to(device).train()
     model.set_statistics(store.mean.to(device), store.std.to(device))
-    optimizers = settings.optim.optimizers(model)
-    schedule = Schedule(optimizers, settings.steps, settings.optim.warmup_steps)
+    learner = settings.optim.learner(model, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "ar",
-        models={"ar": model},
-        optimizers=optimizers,
+        learners={"ar": learner},
         settings={**plain_settings(experiment), "orderer_hash": store.orderer_hash},
     )
     first, earlier = progress.restore(experiment.resume)
@@ -63,7 +77,6 @@ def main(experiment: Experiment) -> None:
         )
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
-            schedule.set(step)
             batch = batches.at(step)
             dropped = torch.rand(len(batch.tokens)) < settings.condition_drop
             with precise(device, experiment.precision):
@@ -71,7 +84,7 @@ def main(experiment: Experiment) -> None:
                 condition = model.drop(condition, dropped.to(device))
                 errors = model.loss(batch.tokens.to(device), condition)  # [K]
             loss = errors.mean()
-            norm = update(step, loss, list(model.parameters()), optimizers, settings.optim.clip)
+            (norm,) = update(step, loss, [learner])
             run.log(
                 step,
                 {

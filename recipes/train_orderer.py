@@ -1,20 +1,17 @@
-"""Stage 1: train an orderer on image-text pairs.
+r"""Stage 1: train an orderer on image-text pairs.
 
-    python -m recipes.train_orderer --config recipes/configs/scenes.yaml
-    python -m recipes.train_orderer --config recipes/configs/emoji.yaml \\
+    python -m recipes.train_orderer
+    python -m recipes.train_orderer --config recipes/configs/emoji.yaml \
         --data.source='[FOLDER, FOLDER]' --out=runs/emoji
 
-Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard) and
-OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts unchanged under
+Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
+and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts unchanged under
 `torchrun` and `accelerate launch`. On 2 CPU cores the default takes about four minutes.
 """
-
-import torch
 
 from data import Batches
 from orderer import Orderer, OrdererProcessor
 from recipes.engine.cli import run as start
-from recipes.engine.optim import Schedule
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
@@ -32,12 +29,10 @@ def main(experiment: Experiment) -> None:
 
     device = prepare_device()
     model.to(device).train()
-    optimizers = settings.optim.optimizers(model)
-    schedule = Schedule(optimizers, settings.steps, settings.optim.warmup_steps)
+    learner = settings.optim.learner(model, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "orderer",
-        models={"orderer": model},
-        optimizers=optimizers,
+        learners={"orderer": learner},
         settings={**plain_settings(experiment), "pairs": pairs.fingerprint},
     )
     first, earlier = progress.restore(experiment.resume)
@@ -60,7 +55,6 @@ def main(experiment: Experiment) -> None:
         )
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
-            schedule.set(step)
             batch = batches.at(step)
             with precise(device, experiment.precision):
                 terms = model.loss(
@@ -75,7 +69,7 @@ def main(experiment: Experiment) -> None:
                 settings.reconstruction * terms.reconstruction
                 + settings.contrastive * ramp * contrastive
             )
-            norm = update(step, loss, list(model.parameters()), optimizers, settings.optim.clip)
+            (norm,) = update(step, loss, [learner])
             run.log(
                 step,
                 {

@@ -1,6 +1,6 @@
 """Between stages 1 and 2: encode the training images once, into a memory-mapped store.
 
-    python -m recipes.write_tokens --config recipes/configs/scenes.yaml
+    python -m recipes.write_tokens
 
 Reads OUT/orderer, writes OUT/tokens: the tokens, their statistics per (position, channel), the
 captions, and the hash of the orderer that made them. Takes seconds.

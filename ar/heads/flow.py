@@ -71,19 +71,19 @@ class FlowHead(nn.Module):
 
         Args:
             states: the trunk's states given the condition.
-            unguided: the same without the condition; needed when the scale is not 1.
+            unguided: the same without the condition; None when there is no guidance.
             modulations: see `schedule`.
             noise: the start of each row's path.
             guidance_scale: 1.0 is off.
         """
-        guided = unguided is not None and guidance_scale != 1.0
-        condition = self.condition(torch.cat([states, unguided]) if guided else states)
+        condition = self.condition(states if unguided is None else torch.cat([states, unguided]))
 
         def velocity(x: Tensor, step: int) -> Tensor:
-            if not guided:
+            if unguided is None:
                 return self._velocity(x, condition, modulations[step])
             both = self._velocity(torch.cat([x, x]), condition, modulations[step])
-            return guide(*both.chunk(2), guidance_scale)
+            conditional, unconditional = both.chunk(2)
+            return guide(conditional, unconditional, guidance_scale)
 
         return euler(velocity, noise, len(modulations))
 

@@ -10,10 +10,17 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers.utils.logging import disable_progress_bar
 
 from .checkpoint import find_start, save_checkpoint
 from .files import JSON
-from .optim import check_finite, clip_gradients, optimizer_tensors, restore_optimizer
+from .optim import (
+    Schedule,
+    check_finite,
+    clip_gradients,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from .processes import average_gradients
 from .run import Run
 from .settings import check_same_settings
@@ -21,32 +28,51 @@ from .settings import check_same_settings
 
 def prepare_device() -> torch.device:
     """Join the other processes, if any, and say where this one computes."""
+    disable_progress_bar()  # transformers' own, of loading and saving: ours is the training's
     return PartialState(cpu=not torch.cuda.is_available()).device
 
 
-def precise(device: torch.device, precision: Literal["bf16", "fp32"]) -> AbstractContextManager[Any]:
+def precise(
+    device: torch.device, precision: Literal["bf16", "fp32"]
+) -> AbstractContextManager[Any]:
     """The matrix products inside run in bf16, or in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def update(
-    step: int, loss: Tensor, parameters: Sequence[nn.Parameter], optimizers: Sequence[Optimizer],
-    clip: float,
-) -> Tensor:
-    """Do one update and return the norm that the gradients had.
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A model, and how its parameters learn."""
+
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    schedule: Schedule
+    clip: float
+    """Most that the joint norm of its gradients may be."""
+
+
+def update(step: int, loss: Tensor, learners: Sequence[Learner]) -> list[Tensor]:
+    """Do update number `step` (from 0) of every learner.
+
+    Returns:
+        The norm that the gradients of each learner had.
 
     Raises:
-        FloatingPointError: if that norm is not finite; nothing was updated.
+        FloatingPointError: if one of them is not finite; nothing was updated.
     """
+    optimizers = [optimizer for learner in learners for optimizer in learner.optimizers]
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    average_gradients(parameters)
-    norm = clip_gradients(parameters, clip)
-    check_finite(step, gradient_norm=norm)
+    norms = []
+    for learner in learners:
+        parameters = list(learner.model.parameters())
+        average_gradients(parameters)
+        norms.append(clip_gradients(parameters, learner.clip))
+        check_finite(step, gradient_norm=norms[-1])
+        learner.schedule.set(step)
     for optimizer in optimizers:
         optimizer.step()
-    return norm
+    return norms
 
 
 FREE = frozenset({"out", "log_every", "checkpoint_every", "resume"})
@@ -55,13 +81,12 @@ FREE = frozenset({"out", "log_every", "checkpoint_every", "resume"})
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a training stands: its models and optimizers, saved and restored together."""
+    """Where a training stands: its learners, saved and restored together."""
 
     folder: Path
-    models: Mapping[str, nn.Module]
-    optimizers: Sequence[Optimizer]
+    learners: Mapping[str, Learner]
     settings: Mapping[str, JSON]
-    """Those of the run, and the fingerprints of its inputs; a resumed run must share them."""
+    """Those of the run, and what its inputs are called; a resumed run must share them."""
 
     def restore(self, resume: bool) -> tuple[int, float]:
         """Take up the newest checkpoint, if any.
@@ -76,24 +101,23 @@ class Progress:
         if found is None:
             return 0, 0.0
         check_same_settings(found.state["settings"], self.settings, FREE)
-        for name, model in self.models.items():
-            model.load_state_dict(found.tensors[name])
-        for index, optimizer in enumerate(self.optimizers):
-            tensors = found.tensors[f"optimizer-{index}"]
-            restore_optimizer(optimizer, tensors, found.state["optimizers"][index])
+        for name, learner in self.learners.items():
+            learner.model.load_state_dict(found.tensors[name])
+            for index, optimizer in enumerate(learner.optimizers):
+                part = f"{name}-optimizer-{index}"
+                restore_optimizer(optimizer, found.tensors[part], found.state["groups"][part])
         return found.step, found.state["seconds"]
 
     def save(self, step: int, run: Run) -> None:
         """Write a checkpoint after `step` updates, from the main process."""
         if run.is_main:
-            saved = [optimizer_tensors(optimizer) for optimizer in self.optimizers]
-            tensors = {name: model.state_dict() for name, model in self.models.items()}
-            for index, (state, _) in enumerate(saved):
-                tensors[f"optimizer-{index}"] = state
-            state = {
-                "settings": self.settings,
-                "optimizers": [groups for _, groups in saved],
-                "seconds": run.seconds,
-            }
+            tensors: dict[str, Mapping[str, Tensor]] = {}
+            groups: dict[str, JSON] = {}
+            for name, learner in self.learners.items():
+                tensors[name] = learner.model.state_dict()
+                for index, optimizer in enumerate(learner.optimizers):
+                    part = f"{name}-optimizer-{index}"
+                    tensors[part], groups[part] = optimizer_tensors(optimizer)
+            state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
             save_checkpoint(self.folder, step, tensors, state)
         run.accelerator.wait_for_everyone()

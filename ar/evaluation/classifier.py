@@ -1,0 +1,126 @@
+"""A judge of labelled images: a small residual net that names the class of each.
+
+    N images   B batch   S image side   C classes   H channels   h, w height and width inside
+
+Source: He et al. 2015, "Deep Residual Learning for Image Recognition", section 4.2 (its nets for
+CIFAR-10, one block a stage), https://arxiv.org/abs/1512.03385.
+"""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .fitting import centred, fit
+
+CHANNELS = (16, 32, 64, 128)
+LEARNING_RATE = 2e-3
+SHIFT = 2
+"""Pixels by which training images are shifted at most."""
+
+
+class Classifier(nn.Module):
+    """Four stages of a residual block, each at half the resolution of the one before."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(_convolution(3, CHANNELS[0]), Residual(CHANNELS[0]))
+        for fewer, more in pairwise(CHANNELS):
+            self.net.extend([_convolution(fewer, more, stride=2), Residual(more)])
+        self.label = nn.Linear(CHANNELS[-1], classes)
+
+    def forward(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
+        features = self.net(centred(images))  # [B, H, h, w]
+        return self.label(features.mean(dim=(2, 3)))
+
+
+class Residual(nn.Module):
+    """Two convolutions, added to what they read."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(_convolution(channels, channels), _convolution(channels, channels))
+
+    def forward(self, x: Float[Tensor, "B H h w"]) -> Float[Tensor, "B H h w"]:
+        return x + self.net(x)
+
+
+def _convolution(fewer: int, more: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(fewer, more, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(more),
+        nn.ReLU(),
+    )
+
+
+def train_classifier(
+    images: UInt8[Tensor, "N 3 S S"],
+    labels: Int[Tensor, "N"],
+    classes: int,
+    *,
+    steps: int = 1500,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> Classifier:
+    """Train a classifier on real images, mirrored half of the time and shifted a little.
+
+    Mirrored images must keep their label, so this is not for text or digits.
+
+    Raises:
+        ValueError: for unequal numbers, no image, a label outside the classes, or no step.
+    """
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(f"each image needs a label, got {len(images)} and {len(labels)}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        classifier = Classifier(classes).to(images.device, memory_format=torch.channels_last)
+    random = torch.Generator().manual_seed(seed)
+
+    def loss(chosen: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+        return F.cross_entropy(classifier(_varied(images[chosen], random)), labels[chosen])
+
+    fit(
+        classifier,
+        loss,
+        examples=len(images),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=LEARNING_RATE,
+        seed=seed,
+    )
+    return classifier
+
+
+def _varied(images: UInt8[Tensor, "B 3 S S"], random: torch.Generator) -> UInt8[Tensor, "B 3 S S"]:
+    """Mirror each image or not, and shift them all by the same few pixels."""
+    mirrored = torch.rand(len(images), generator=random).to(images.device) < 0.5
+    images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    down, right = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=random).tolist()
+    return images.roll((down, right), dims=(2, 3))
+
+
+@torch.no_grad()
+def accuracy(
+    classifier: nn.Module,
+    images: UInt8[Tensor, "N 3 S S"],
+    labels: Int[Tensor, "N"],
+    *,
+    chunk: int = 256,
+) -> float:
+    """The share of images whose likeliest class is their label, `chunk` images at once.
+
+    Raises:
+        ValueError: for a classifier in train mode, unequal numbers, or no image.
+    """
+    if classifier.training:
+        raise ValueError(f"{type(classifier).__name__} must be in eval mode, it is in train mode")
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(f"each image needs a label, got {len(images)} and {len(labels)}")
+    seen = torch.cat([classifier(some).argmax(dim=1) for some in images.split(chunk)])
+    return (seen == labels).double().mean().item()

@@ -1,0 +1,33 @@
+"""Joint fine-tuning: how stage 2 reaches the orderer without collapsing it.
+
+The AR loss itself never does: it falls fastest where tokens lose rank and meaning. What does is an
+alignment: the trunk's states over an image's tokens, read without a condition, must tell which
+caption is the image's. What makes tokens legible to the AR model is what the orderer gains.
+
+    B batch   K tokens   D channels of a token   W width   E size of the text embedding
+
+Source: Leng et al. 2025, "REPA-E", section 3, https://arxiv.org/abs/2504.10483 (there a frozen
+vision model is the target; here it is the text tower).
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .model import ARModel
+
+
+class Alignment(nn.Module):
+    """Projects the trunk's states at a middle layer to embeddings of every prefix."""
+
+    def __init__(self, model: ARModel, embed_dim: int) -> None:
+        super().__init__()
+        self.layer = (model.config.layers + 1) // 2
+        self.project = nn.Sequential(
+            nn.LayerNorm(model.config.width), nn.Linear(model.config.width, embed_dim)
+        )
+
+    def forward(self, model: ARModel, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B K E"]:
+        """Unit embeddings of tokens 1..k for every k, through the trunk without a condition."""
+        states = model.trunk.states(model.standardise(tokens), model.unconditioned(len(tokens)))
+        return F.normalize(self.project(states[self.layer][:, 1:]), dim=-1)

@@ -1,0 +1,65 @@
+"""Write pairs as WebDataset shards: KEY.png and KEY.txt in tars of at most 2,000 samples.
+
+    python -m recipes.build_shards --source=FOLDER --out=shards/mine --split=train
+    python -m recipes.build_shards --source=scenes --count=10000 --out=shards/scenes --split=train
+
+The source is a folder of images with side-car captions (KEY.jpg, .png or .webp beside KEY.txt, one
+caption a line, or KEY.json), or the word `scenes`. Writes OUT/SPLIT-*.tar and OUT/manifest.json
+(samples, bytes and sha256 of each shard). A damaged sample is left out, counted and reported.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data import Damaged, ImageFormat, Pair, in_words, pairs_from_folder, write_shards
+from data.scenes import scene_pairs
+from recipes.engine.cli import run as start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to write where."""
+
+    source: str
+    """A folder of images with captions beside them, or the word `scenes`."""
+    out: Path
+    """Folder of the shards; a split that is already there is refused."""
+    split: str = "train"
+    count: int | None = None
+    """Pairs to write; null takes all of a folder. Scenes need a number."""
+    image_size: int = 32
+    """Of scenes; images of a folder keep their size."""
+    per_shard: int = 2_000
+    image_format: ImageFormat = "png"
+
+
+def main(config: Config) -> None:
+    """Read, write, report."""
+    pairs = tqdm(islice(_pairs(config), config.count), desc=config.split, unit="pair")
+    manifest = write_shards(
+        config.out,
+        config.split,
+        pairs,
+        per_shard=config.per_shard,
+        image_format=config.image_format,
+    )
+    written = manifest["splits"][config.split]
+    print(f"{config.out}: {written['samples']} samples of {config.split}")
+    if written["skipped"]:
+        print(in_words(written["skipped"]))
+
+
+def _pairs(config: Config) -> Iterable[Pair | Damaged]:
+    if config.source != "scenes":
+        return pairs_from_folder(config.source)
+    if config.count is None:
+        raise ValueError("scenes never end: count must be a number, got null")
+    return scene_pairs(config.split, config.count, config.image_size)
+
+
+if __name__ == "__main__":
+    start(main, Config)

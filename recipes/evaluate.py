@@ -1,0 +1,220 @@
+r"""Measure what an experiment has trained, on its test split.
+
+    python -m recipes.evaluate retrieval reconstruction generation --out=runs/demo
+    python -m recipes.evaluate retrieval --config recipes/configs/flickr8k.yaml \
+        --data.source='[FOLDER]'
+
+Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does all
+three. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ar import ARModel
+from data import Pairs
+from orderer import Orderer, OrdererProcessor, prefix_lengths
+from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
+from recipes.conditions import condition_on
+from recipes.engine import pictures
+from recipes.engine.cli import run as start
+from recipes.engine.processes import seed_everything
+from recipes.engine.results import provenance, write_json
+from recipes.engine.settings import plain_settings
+from recipes.engine.training import prepare_device
+from recipes.experiment import Experiment
+from recipes.judging import Judge, make_judge
+
+BATCH = 250
+SHOWN = 8
+"""Images in a strip."""
+GRID = 24
+"""Images in a grid of generated ones."""
+
+
+@torch.no_grad()
+def main(experiment: Experiment) -> None:
+    """Measure each pair of models and write the figures."""
+    device = prepare_device()
+    seed_everything(experiment.seed, rank=0)
+    tasks = experiment.evaluation.tasks
+    folders = {"separate": experiment.out}
+    if (experiment.out / "joint" / "orderer").is_dir():
+        folders["joint"] = experiment.out / "joint"
+    first = _load(experiment.out, device)
+    pairs = experiment.data.open_test(first[0].config.image_size)
+    judge = None
+    if "generation" in tasks:
+        judge = make_judge(experiment, pairs, said(experiment, pairs), *first)
+
+    results: dict[str, Any] = {}
+    for name, folder in folders.items():
+        orderer, processor = _load(folder, device)
+        tokens = torch.cat([orderer.encode(x.to(device)) for x in pairs.images.split(BATCH)])
+        found: dict[str, Any] = {}
+        if "retrieval" in tasks:
+            found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
+        if "reconstruction" in tasks:
+            found |= reconstruction(pairs, orderer, tokens, experiment.out / "pictures" / name)
+        if judge is not None:
+            model = ARModel.from_pretrained(folder / "ar").to(device).eval()
+            model.check_orderer(orderer.encoding_hash())
+            found["generation"] = generation(
+                experiment, pairs, orderer, processor, model, judge, name
+            )
+        results[name] = found
+    write_json(
+        experiment.out / "evaluation.json",
+        {
+            "results": results,
+            "protocol": protocol(experiment, pairs, judge),
+            "config": plain_settings(experiment),
+            **provenance(),
+        },
+    )
+
+
+def retrieval(
+    experiment: Experiment,
+    pairs: Pairs,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    tokens: Tensor,
+) -> dict[str, Any]:
+    """Both directions at every prefix, and beside them each place in the list of captions."""
+    every = orderer.embed_tokens(tokens).cpu()  # [N, K, E]
+    captions = [of_one if _all(experiment) else of_one[-1:] for of_one in pairs.captions]
+    texts, owner = _embed(captions, orderer, processor)
+    found: dict[str, Any] = {"image_to_text": {}, "text_to_image": {}, "ties": {}}
+    for k in prefix_lengths(orderer.config.tokens):
+        at_k = retrieval_metrics(every[:, k - 1], texts, owner)
+        for direction in found:
+            found[direction][str(k)] = at_k[direction]
+    if not _all(experiment):
+        found["shorter_captions"] = {}
+        for place in range(len(pairs.captions[0]) - 1):
+            texts, owner = _embed(
+                [of_one[place : place + 1] for of_one in pairs.captions], orderer, processor
+            )
+            one = retrieval_metrics(every[:, -1], texts, owner)
+            found["shorter_captions"][str(place)] = one["text_to_image"]
+    return found
+
+
+def _all(experiment: Experiment) -> bool:
+    return experiment.evaluation.captions == "all"
+
+
+def _embed(
+    captions: Sequence[Sequence[str]], orderer: Orderer, processor: OrdererProcessor
+) -> tuple[Tensor, Tensor]:
+    flat = [caption for of_one in captions for caption in of_one]
+    owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
+    parts = [
+        orderer.embed_texts(processor.text(flat[i : i + BATCH]).to(orderer.device)).cpu()
+        for i in range(0, len(flat), BATCH)
+    ]
+    return torch.cat(parts), owner
+
+
+def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path) -> dict[str, Any]:
+    """PSNR at every prefix, and which part of the image each token improves."""
+    rebuilt = {
+        k: torch.cat([_uint8(orderer.decode(z[:, :k])) for z in tokens.split(BATCH)])
+        for k in range(1, orderer.config.tokens + 1)
+    }
+    lengths = prefix_lengths(orderer.config.tokens)
+    maps = gain_maps(pairs.images, [rebuilt[k] for k in sorted(rebuilt)], least=1)
+    shown = {k: rebuilt[k][:SHOWN].numpy() for k in lengths}
+    pictures.prefix_strips(pairs.images[:SHOWN].numpy(), shown, folder / "strips.png")
+    pictures.gain_maps(maps.numpy(), folder / "gains.png")
+    cells = orderer.config.image_size // orderer.config.patch_size
+    leak = raster_leak(maps, cells)
+    return {
+        "reconstruction": {"psnr": {str(k): mean_psnr(pairs.images, rebuilt[k]) for k in lengths}},
+        "order": {"raster_leak": leak.pop("largest"), "by_order": leak, "images": len(pairs)},
+    }
+
+
+def _uint8(images: Tensor) -> Tensor:
+    """Decoded images as they are saved and judged."""
+    return ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def generation(
+    experiment: Experiment,
+    pairs: Pairs,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    model: ARModel,
+    judge: Judge,
+    name: str,
+) -> dict[str, Any]:
+    """Generate an image for one caption of each of the first test images, and judge them."""
+    captions = said(experiment, pairs)
+    noise = torch.Generator(model.device).manual_seed(experiment.seed)
+    parts = []
+    for i in range(0, len(captions), BATCH):
+        condition = condition_on(captions[i : i + BATCH], model, orderer, processor)
+        tokens = model.generate(
+            condition,
+            guidance_scale=experiment.sampling.guidance_scale,
+            steps=experiment.sampling.steps,
+            generator=noise,
+        )
+        parts.append(_uint8(orderer.decode(tokens)))
+    images = torch.cat(parts)
+    folder = experiment.out / "pictures" / name
+    pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / "generated.png", 6)
+    real = pairs.images[: len(captions)]
+    rebuilt = torch.cat(
+        [_uint8(orderer.decode(orderer.encode(x.to(model.device)))) for x in real.split(BATCH)]
+    )
+    return {**judge.score(images), "rebuilt": judge.score(rebuilt), "real": judge.score(real)}
+
+
+def said(experiment: Experiment, pairs: Pairs) -> list[str]:
+    """The captions to generate from: one of each image."""
+    place = 0 if _all(experiment) else -1
+    return [of_one[place] for of_one in pairs.captions[: experiment.evaluation.generated]]
+
+
+def protocol(experiment: Experiment, pairs: Pairs, judge: Judge | None) -> dict[str, Any]:
+    """How the figures were taken."""
+    return {
+        "split": experiment.data.test,
+        "images": len(pairs),
+        "captions": sum(map(len, pairs.captions)),
+        "queries": experiment.evaluation.captions,
+        "generated": min(experiment.evaluation.generated, len(pairs)),
+        "skipped": pairs.skipped,
+        "dataset": pairs.fingerprint,
+        "dtype": "models in float32, scores in float64, images in uint8",
+        "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
+        "rerank": 0,
+        "sampling": plain_settings(experiment.sampling),
+        "judge": judge.about if judge else None,
+        "seeds": [experiment.seed],
+    }
+
+
+def _load(folder: Path, device: torch.device) -> tuple[Orderer, OrdererProcessor]:
+    orderer = Orderer.from_pretrained(folder / "orderer").to(device).eval()
+    return orderer, OrdererProcessor.from_pretrained(folder / "orderer")
+
+
+def _with_tasks(arguments: Sequence[str]) -> list[str]:
+    """Read leading words as the tasks."""
+    words = [a for a in arguments if not a.startswith("-")]
+    tasks = words[: next((i for i, a in enumerate(arguments) if a.startswith("-")), len(words))]
+    rest = list(arguments[len(tasks) :])
+    return [*rest, f"--evaluation.tasks=[{','.join(tasks)}]"] if tasks else rest
+
+
+if __name__ == "__main__":
+    start(main, Experiment, _with_tasks(sys.argv[1:]))

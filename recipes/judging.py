@@ -1,0 +1,111 @@
+"""Judges of generated images: what each experiment trusts to say what a picture shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ar.evaluation import accuracy, following, train_classifier, train_judge
+from data import Pairs
+from data.scenes import COLOURS, SHAPES, Scene, numbered_scenes
+from orderer import Orderer, OrdererProcessor
+from orderer.evaluation import retrieval_metrics
+from recipes.experiment import Experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Scores images, the first of which was drawn for the first test caption, and so on."""
+
+    about: str
+    """Who judges, for the protocol."""
+    score: Callable[[UInt8[Tensor, "N 3 S S"]], dict[str, float]]
+
+
+def make_judge(
+    experiment: Experiment,
+    pairs: Pairs,
+    captions: Sequence[str],
+    orderer: Orderer,
+    processor: OrdererProcessor,
+) -> Judge:
+    """Train, on real images of the train split, the judge that an experiment asks for.
+
+    Args:
+        experiment: names the judge.
+        pairs: the test split.
+        captions: of the images to judge, in their order.
+        orderer: judges by its own retrieval where no other judge can.
+        processor: reads captions for that orderer.
+    """
+    match experiment.evaluation.judge:
+        case "scenes":
+            return _scene_judge(experiment, pairs, len(captions))
+        case "classes":
+            return _class_judge(experiment, pairs, captions)
+        case "retrieval":
+            return _retrieval_judge(captions, orderer, processor)
+
+
+def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
+    data, size = experiment.data, pairs.images.shape[-1]
+    if data.source != ("scenes",) or data.train_count is None:
+        raise ValueError(f"the judge of scenes needs scenes, got data from {data.source}")
+    train = data.open_train(size)
+    with torch.enable_grad():
+        judge = train_judge(
+            train.images,
+            [_things(scene) for _, scene in numbered_scenes(data.train, data.train_count)],
+            shapes=len(SHAPES),
+            colours=len(COLOURS),
+            steps=experiment.evaluation.judge_steps,
+            seed=experiment.seed,
+        )
+    said = [_things(scene) for _, scene in numbered_scenes(data.test, number)]
+    about = (
+        f"a small network trained on {data.train_count} real scenes of the split {data.train} says "
+        "what stands at each place; a figure is the overlap of the objects seen and said, divided "
+        "by the larger number of the two; scene: all of it is right"
+    )
+    return Judge(about=about, score=lambda images: following(judge.see(images), said))
+
+
+def _things(scene: Scene) -> list[tuple[int, int, int]]:
+    colours = list(COLOURS)
+    return [(SHAPES.index(o.shape), colours.index(o.colour), o.place) for o in scene.objects]
+
+
+def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -> Judge:
+    train = experiment.data.open_train(pairs.images.shape[-1])
+    names = sorted({of_one[0] for of_one in train.captions})
+    labels = torch.tensor([names.index(of_one[0]) for of_one in train.captions])
+    with torch.enable_grad():
+        classifier = train_classifier(
+            train.images,
+            labels,
+            classes=len(names),
+            steps=experiment.evaluation.judge_steps,
+            seed=experiment.seed,
+        )
+    wanted = torch.tensor([names.index(caption) for caption in captions])
+    return Judge(
+        about=f"a small network trained on {len(train)} real images tells {len(names)} classes",
+        score=lambda images: {"class": accuracy(classifier, images, wanted)},
+    )
+
+
+def _retrieval_judge(
+    captions: Sequence[str], orderer: Orderer, processor: OrdererProcessor
+) -> Judge:
+    texts = orderer.embed_texts(processor.text(captions).to(orderer.device)).cpu()
+    owner = torch.arange(len(captions))
+
+    def score(images: Tensor) -> dict[str, float]:
+        embeddings = orderer.embed_images(images.to(orderer.device)).cpu()
+        found = retrieval_metrics(embeddings, texts, owner)["text_to_image"]
+        return {"found_at_1": found["r1"], "found_at_10": found["r10"]}
+
+    about = f"stage 1's own retrieval of each image by its caption, among {len(captions)}"
+    return Judge(about=about, score=score)

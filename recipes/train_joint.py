@@ -1,0 +1,130 @@
+"""Stage 3: fine-tune the orderer and the AR model together.
+
+    python -m recipes.train_joint
+    python -m recipes.train_joint --train_joint.route=frozen
+
+Reads OUT/orderer and OUT/ar; writes OUT/joint/orderer, OUT/joint/ar, OUT/logs and
+OUT/checkpoints/joint; `--resume` goes on from the newest of these.
+
+Routes: `frozen` trains the AR model alone. `align` also trains the orderer, on stage 1's losses at
+full weight and on an alignment loss that reaches it through the AR model. The AR loss always sees
+detached tokens: through them it would collapse the orderer.
+"""
+
+import torch
+
+from ar import Alignment, ARModel
+from data import Batches
+from orderer import Orderer, OrdererProcessor, contrastive_loss, prefix_lengths
+from recipes.conditions import condition_on
+from recipes.engine.cli import run as start
+from recipes.engine.processes import seed_everything
+from recipes.engine.run import Run
+from recipes.engine.settings import plain_settings
+from recipes.engine.training import Progress, precise, prepare_device, update
+from recipes.experiment import Experiment
+
+
+def main(experiment: Experiment) -> None:
+    """Train both, checkpoint, save."""
+    settings = experiment.train_joint
+    device = prepare_device()
+    orderer = Orderer.from_pretrained(experiment.out / "orderer").to(device).train()
+    processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
+    model = ARModel.from_pretrained(experiment.out / "ar").to(device).train()
+    model.check_orderer(orderer.encoding_hash())
+    pairs = experiment.data.open_train(orderer.config.image_size)
+    prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
+
+    seed_everything(experiment.seed, rank=0)  # the same start on every process
+    alignment = Alignment(model, orderer.config.embed_dim).to(device)
+    generating = torch.nn.ModuleDict({"ar": model, "alignment": alignment})
+    learners = {"ar": settings.ar_optim.learner(generating, settings.steps)}
+    if settings.route == "align":
+        learners["orderer"] = settings.orderer_optim.learner(orderer, settings.steps)
+    else:
+        orderer.requires_grad_(False)
+    progress = Progress(
+        folder=experiment.out / "checkpoints" / "joint",
+        learners=learners,
+        settings={
+            **plain_settings(experiment),
+            "pairs": pairs.fingerprint,
+            "orderer_hash": model.config.orderer_hash,
+        },
+    )
+    first, earlier = progress.restore(experiment.resume)
+
+    with Run(
+        experiment.out,
+        "joint",
+        settings.steps,
+        experiment.log_every,
+        first,
+        samples_per_step=settings.batch_size,
+        earlier_seconds=earlier,
+    ) as run:
+        batches = Batches(
+            pairs,
+            batch_size=settings.batch_size,
+            seed=experiment.seed + 1,  # another order than stage 1's
+            rank=run.rank,
+            world=run.world,
+        )
+        for step in range(first, settings.steps):
+            seed_everything(experiment.seed, run.rank, step)
+            batch = batches.at(step)
+            text = processor.text(batch.captions).to(device)
+            captions = processor.identities(batch.captions).to(device)
+            dropped = torch.rand(len(batch.images)) < experiment.train_ar.condition_drop
+            with precise(device, experiment.precision):
+                # Stage 1, on replayed pairs and at full weight
+                terms = orderer.loss(
+                    batch.images.to(device), text, captions, experiment.train_orderer.full_share
+                )
+                # Stage 2, on detached tokens
+                condition = condition_on(batch.captions, model, orderer, processor)
+                condition = model.drop(condition, dropped.to(device))
+                errors = model.loss(terms.tokens.detach(), condition)  # [K]
+                # What both share: the AR model's states must tell the caption
+                route = terms.tokens if step >= settings.align_from else terms.tokens.detach()
+                aligned = contrastive_loss(
+                    alignment(model, route)[:, prefixes].float(),
+                    orderer.embed_texts(text).detach().float(),
+                    captions,
+                    orderer.scale.detach(),
+                ).mean()
+            contrastive, flow = terms.contrastive.mean(), errors.mean()
+            loss = flow + settings.align * aligned
+            if "orderer" in learners:
+                loss = (
+                    loss
+                    + experiment.train_orderer.reconstruction * terms.reconstruction
+                    + experiment.train_orderer.contrastive * contrastive
+                )
+            update(step, loss, list(learners.values()))
+            run.log(
+                step,
+                {
+                    "loss": loss,
+                    "flow": flow,
+                    "alignment": aligned,
+                    "reconstruction": terms.reconstruction,
+                    "contrastive": contrastive,
+                },
+            )
+            done = step + 1
+            if done % experiment.checkpoint_every == 0 or done == settings.steps:
+                progress.save(done, run)
+            elif run.stop_requested:
+                progress.save(done, run)
+                return
+        if run.is_main:
+            model.config.orderer_hash = orderer.encoding_hash()
+            orderer.save_pretrained(experiment.out / "joint" / "orderer")
+            processor.save_pretrained(experiment.out / "joint" / "orderer")
+            model.save_pretrained(experiment.out / "joint" / "ar")
+
+
+if __name__ == "__main__":
+    start(main, Experiment)

@@ -1,0 +1,59 @@
+"""Flows: closed forms."""
+
+import torch
+from torch import Tensor
+
+from orderer.flow import euler, guide, logit_normal_timesteps, on_path
+
+
+def test_a_path_starts_at_noise_and_ends_at_data() -> None:
+    data, noise = torch.randn(3, 5), torch.randn(3, 5)
+    assert torch.equal(on_path(data, noise, torch.zeros(3)), noise)
+    assert torch.equal(on_path(data, noise, torch.ones(3)), data)
+
+
+def test_the_velocity_of_a_path_is_data_minus_noise() -> None:
+    data, noise = torch.randn(3, 5).double(), torch.randn(3, 5).double()
+    t = torch.rand(3).double()
+    _, velocity = torch.func.jvp(lambda t: on_path(data, noise, t), (t,), (torch.ones_like(t),))
+    torch.testing.assert_close(velocity, data - noise)
+
+
+def test_euler_is_exact_on_a_straight_flow_in_any_number_of_steps() -> None:
+    data, noise = torch.randn(3, 5).double(), torch.randn(3, 5).double()
+    for steps in (1, 2, 7):
+        torch.testing.assert_close(euler(lambda x, step: data - noise, noise, steps), data)
+
+
+def test_euler_halves_its_error_when_its_steps_double() -> None:
+    def error(steps: int) -> Tensor:  # of x' = x from 1, which ends at e
+        end = euler(lambda x, step: x, torch.ones(1, 1).double(), steps)
+        return (end - torch.e).abs().squeeze()
+
+    assert 1.9 < error(100) / error(200) < 2.1
+
+
+def test_euler_tells_the_number_of_the_step() -> None:
+    seen: list[int] = []
+
+    def velocity(x: Tensor, step: int) -> Tensor:
+        seen.append(step)
+        return x
+
+    euler(velocity, torch.zeros(1, 1), 3)
+    assert seen == [0, 1, 2]
+
+
+def test_a_guidance_scale_of_one_is_off_and_two_doubles_the_difference() -> None:
+    conditional, unconditional = torch.randn(3, 5), torch.randn(3, 5)
+    assert torch.equal(guide(conditional, unconditional, 1.0), conditional)
+    torch.testing.assert_close(
+        guide(conditional, unconditional, 2.0), 2 * conditional - unconditional
+    )
+
+
+def test_timesteps_lie_in_the_open_interval_and_favour_the_middle() -> None:
+    t = logit_normal_timesteps(10_000, torch.device("cpu"))
+    assert 0 < t.min() and t.max() < 1
+    middle = ((t > 0.25) & (t < 0.75)).float().mean().item()
+    assert abs(middle - 0.728) < 0.02  # P(|N(0, 1)| < ln 3)

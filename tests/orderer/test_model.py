@@ -1,0 +1,183 @@
+"""The orderer: every prefix stands by itself, and nothing looks ahead."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from orderer import Orderer
+
+ROUNDING = {"atol": 2e-6, "rtol": 0.0}
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+
+
+@pytest.fixture
+def text() -> Tensor:
+    return torch.tensor([[49406, 320, 736, 49407, 0], [49406, 320, 1125, 3989, 49407]])
+
+
+def reach(output: Tensor, source: Tensor) -> list[bool]:
+    """Which places of [1, K, D] `source` have a gradient from `output`."""
+    (gradient,) = torch.autograd.grad(output.sum(), source, retain_graph=True)
+    return gradient[0].abs().sum(dim=-1).gt(0).tolist()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_encoding_a_prefix_is_the_prefix_of_the_encoding(
+    tiny_orderer: Orderer, images: Tensor, k: int
+) -> None:
+    torch.testing.assert_close(
+        tiny_orderer.encode(images, prefix=k), tiny_orderer.encode(images)[:, :k], **ROUNDING
+    )
+
+
+def test_patches_never_see_queries(tiny_orderer: Orderer, images: Tensor) -> None:
+    before = tiny_orderer.encode(images)
+    with torch.no_grad():
+        tiny_orderer.encoder.queries[2] = torch.randn(16)
+    after = tiny_orderer.encode(images)
+    torch.testing.assert_close(after[:, :2], before[:, :2], **ROUNDING)
+    assert not torch.allclose(after[:, 2:], before[:, 2:], atol=1e-3)
+
+
+def test_a_query_sees_the_ones_before_it_and_none_after(
+    tiny_orderer: Orderer, images: Tensor
+) -> None:
+    tokens = tiny_orderer.encode(images[:1])
+    queries = tiny_orderer.encoder.queries
+    for k in range(4):
+        (gradient,) = torch.autograd.grad(tokens[0, k, 0], queries, retain_graph=True)
+        assert gradient.abs().sum(dim=-1).gt(0).tolist() == [i <= k for i in range(4)]
+
+
+def test_every_token_sees_the_whole_image(tiny_orderer: Orderer) -> None:
+    image = torch.randn(1, 3, 16, 16).requires_grad_()
+    (gradient,) = torch.autograd.grad(tiny_orderer.encode(image)[0, 0, 0], image)
+    assert gradient.abs().gt(0).all()
+
+
+def test_integer_pixels_and_floats_mean_the_same(tiny_orderer: Orderer, images: Tensor) -> None:
+    floats = images / 127.5 - 1
+    torch.testing.assert_close(tiny_orderer.encode(floats), tiny_orderer.encode(images), **ROUNDING)
+
+
+def test_an_embedding_of_a_prefix_never_sees_later_tokens(tiny_orderer: Orderer) -> None:
+    tokens = torch.randn(1, 4, 6).requires_grad_()
+    embeddings = tiny_orderer.embed_tokens(tokens)
+    for k in range(4):
+        assert reach(embeddings[0, k, 0], tokens) == [i <= k for i in range(4)]
+
+
+def test_embedding_a_prefix_is_the_prefix_of_the_embeddings(
+    tiny_orderer: Orderer, images: Tensor
+) -> None:
+    at_every_prefix = tiny_orderer.embed_tokens(tiny_orderer.encode(images))
+    for k in range(1, 5):
+        torch.testing.assert_close(
+            tiny_orderer.embed_images(images, prefix=k), at_every_prefix[:, k - 1], **ROUNDING
+        )
+
+
+def test_embeddings_have_unit_length(tiny_orderer: Orderer, images: Tensor, text: Tensor) -> None:
+    for embeddings in (tiny_orderer.embed_images(images), tiny_orderer.embed_texts(text)):
+        torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2))
+
+
+def test_decoding_ignores_what_was_cut(tiny_orderer: Orderer) -> None:
+    tokens, keep = torch.randn(1, 4, 6), torch.tensor([[True, True, False, False]])
+    other = torch.cat([tokens[:, :2], torch.randn(1, 2, 6)], dim=1)
+    assert torch.equal(tiny_orderer.decoder(tokens, keep), tiny_orderer.decoder(other, keep))
+
+
+def test_decoding_a_cut_sequence_is_decoding_with_the_rest_masked(tiny_orderer: Orderer) -> None:
+    tokens, keep = torch.randn(1, 4, 6), torch.tensor([[True, True, False, False]])
+    masked = tiny_orderer._pixels(tiny_orderer.decoder(tokens, keep)).clamp(-1, 1)
+    assert torch.equal(tiny_orderer.decode(tokens[:, :2]), masked)
+
+
+def test_no_gradient_reaches_a_cut_token_through_the_decoder(tiny_orderer: Orderer) -> None:
+    tokens = torch.randn(1, 4, 6).requires_grad_()
+    patches = tiny_orderer.decoder(tokens, torch.tensor([[True, True, False, False]]))
+    assert reach(patches, tokens) == [True, True, False, False]
+
+
+def test_decoded_pixels_lie_in_their_range(tiny_orderer: Orderer) -> None:
+    pixels = tiny_orderer.decode(100 * torch.randn(2, 3, 6))
+    assert pixels.shape == (2, 3, 16, 16) and pixels.abs().max() <= 1
+
+
+def test_padding_a_caption_changes_nothing(tiny_orderer: Orderer, text: Tensor) -> None:
+    short = text[:1, :4]
+    padded = torch.nn.functional.pad(short, (0, 6))
+    torch.testing.assert_close(
+        tiny_orderer.embed_texts(padded), tiny_orderer.embed_texts(short), **ROUNDING
+    )
+
+
+def test_a_caption_is_kept_up_to_its_end(tiny_orderer: Orderer, text: Tensor) -> None:
+    states, keep = tiny_orderer.text_states(text)
+    assert states.shape == (2, 5, 16)
+    assert keep.tolist() == [[True, True, True, True, False], [True] * 5]
+
+
+def test_a_word_piece_never_sees_later_ones(tiny_orderer: Orderer, text: Tensor) -> None:
+    other = text.clone()
+    other[:, 3] = 525
+    before, after = tiny_orderer.text_states(text)[0], tiny_orderer.text_states(other)[0]
+    torch.testing.assert_close(after[:, :3], before[:, :3], **ROUNDING)
+    assert not torch.allclose(after[:, 3], before[:, 3], atol=1e-3)
+
+
+def test_the_loss_reaches_every_parameter(
+    tiny_orderer: Orderer, images: Tensor, text: Tensor
+) -> None:
+    with torch.no_grad():
+        tiny_orderer.decoder.null.normal_()
+    loss = tiny_orderer.loss(images, text, torch.tensor([0, 1]), full_share=0.0)
+    (loss.reconstruction + loss.contrastive.mean()).backward()
+    unread = {"text.tower.cls_emb"}
+    for name, parameter in tiny_orderer.named_parameters():
+        assert parameter.grad is not None or name in unread, name
+
+
+def test_the_loss_is_a_function_of_its_generator(
+    tiny_orderer: Orderer, images: Tensor, text: Tensor
+) -> None:
+    def terms(seed: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        loss = tiny_orderer.loss(images, text, torch.tensor([0, 1]), 0.5, generator)
+        return loss.reconstruction, loss.contrastive
+
+    torch.testing.assert_close(terms(1), terms(1), atol=0, rtol=0)
+    assert not torch.equal(terms(1)[0], terms(2)[0])
+
+
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_a_prefix_outside_the_sequence_is_refused(
+    tiny_orderer: Orderer, images: Tensor, prefix: int
+) -> None:
+    with pytest.raises(ValueError, match=rf"prefix must lie in 1..4, got {prefix}"):
+        tiny_orderer.encode(images, prefix=prefix)
+
+
+def test_tokens_beyond_the_sequence_are_refused(tiny_orderer: Orderer) -> None:
+    with pytest.raises(ValueError, match=r"prefix must lie in 1..4, got 5"):
+        tiny_orderer.decode(torch.randn(1, 5, 6))
+
+
+def test_images_of_another_size_are_refused(tiny_orderer: Orderer) -> None:
+    with pytest.raises(ValueError, match="images of 3 x 16 x 16, got 3 x 32 x 32"):
+        tiny_orderer.encode(torch.zeros(1, 3, 32, 32))
+
+
+def test_the_encoding_hash_names_the_encoding_and_nothing_else(tiny_orderer: Orderer) -> None:
+    before = tiny_orderer.encoding_hash()
+    with torch.no_grad():
+        tiny_orderer.decoder.null += 1
+    assert tiny_orderer.encoding_hash() == before
+    with torch.no_grad():
+        tiny_orderer.encoder.queries[0, 0] += 1e-6
+    assert tiny_orderer.encoding_hash() != before

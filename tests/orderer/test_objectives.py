@@ -1,0 +1,119 @@
+"""The contrastive loss: CLIP's when captions are unique, and the same on any number of processes."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from orderer.objectives import contrastive_loss, reconstruction_loss
+
+WORLD = 2
+
+
+def batch(prefixes: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Eight pairs: unit embeddings of images at every prefix and of captions, and the scale."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(8, prefixes, 5, generator=generator, dtype=torch.float64)
+    texts = torch.randn(8, 5, generator=generator, dtype=torch.float64)
+    return F.normalize(images, dim=-1), F.normalize(texts, dim=-1), torch.tensor(7.0).double()
+
+
+CAPTIONS = torch.tensor([0, 1, 2, 0, 3, 1, 0, 4])
+
+
+def test_unique_captions_give_the_loss_of_open_clip() -> None:
+    from open_clip import ClipLoss
+
+    images, texts, scale = batch()
+    losses = contrastive_loss(images, texts, torch.arange(8), scale)
+    for prefix, loss in enumerate(losses):
+        expected = ClipLoss()(images[:, prefix], texts, scale)
+        torch.testing.assert_close(loss, expected, atol=1e-12, rtol=0)
+
+
+def test_two_equal_captions_share_the_target() -> None:
+    # Orthogonal pictures; pictures 0 and 1 have the same caption, along e0.
+    images = torch.eye(3, dtype=torch.float64)[:, None]  # [B, P, E]
+    texts = torch.eye(3, dtype=torch.float64)[[0, 0, 2]]
+    (loss,) = contrastive_loss(images, texts, torch.tensor([5, 5, 9]), torch.tensor(1.0).double())
+    e = math.e
+    to_text = [math.log(2 * e + 1) - 1, math.log(3), math.log(e + 2) - 1]
+    to_image = [math.log(e + 2) - 0.5, math.log(e + 2) - 0.5, math.log(e + 2) - 1]
+    assert loss.item() == pytest.approx((sum(to_text) + sum(to_image)) / 6, abs=1e-12)
+
+
+def test_equal_captions_do_not_push_each_other_away() -> None:
+    images = torch.eye(2, dtype=torch.float64)[[0, 0]][:, None]
+    texts = torch.eye(2, dtype=torch.float64)[[0, 0]].requires_grad_()
+    scale = torch.tensor(10.0).double()
+    (loss,) = contrastive_loss(images, texts, torch.tensor([1, 1]), scale)
+    assert loss.item() == pytest.approx(math.log(2))  # the least there is: half a target each
+    loss.backward()
+    assert texts.grad is not None and texts.grad.abs().max() < 1e-12
+
+
+def test_the_order_of_pairs_does_not_matter() -> None:
+    images, texts, scale = batch()
+    shuffled = torch.randperm(8)
+    torch.testing.assert_close(
+        contrastive_loss(images[shuffled], texts[shuffled], CAPTIONS[shuffled], scale),
+        contrastive_loss(images, texts, CAPTIONS, scale),
+    )
+
+
+def gradients(images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    """Loss and gradients as data-parallel training has them: of shared parameters."""
+    mix = torch.eye(5, dtype=torch.float64).requires_grad_()
+    scale = scale.clone().requires_grad_()
+    losses = contrastive_loss(F.normalize(images @ mix, dim=-1), texts @ mix, captions, scale)
+    (losses * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert mix.grad is not None and scale.grad is not None
+    return {"losses": losses.detach(), "mix": mix.grad, "scale": scale.grad}
+
+
+def test_two_processes_agree_with_one_on_the_whole_batch(tmp_path: Path) -> None:
+    workers = [
+        subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], cwd=Path.cwd())
+        for rank in range(WORLD)
+    ]
+    try:
+        assert [worker.wait(timeout=120) for worker in workers] == [0] * WORLD
+    finally:
+        for worker in workers:
+            worker.kill()
+    images, texts, scale = batch()
+    expected = gradients(images, texts, CAPTIONS, scale)
+    for rank in range(WORLD):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=1e-12, rtol=0)
+
+
+def work(folder: Path, rank: int) -> None:
+    """What each process does: its share of the batch, then the mean of gradients over processes."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD
+    )
+    images, texts, scale = batch()
+    mine = slice(rank * 8 // WORLD, (rank + 1) * 8 // WORLD)
+    found = gradients(images[mine], texts[mine], CAPTIONS[mine], scale)
+    for name in ("mix", "scale"):
+        torch.distributed.all_reduce(found[name])
+        found[name] /= WORLD
+    torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.barrier()  # leaving while the other still talks can abort it
+    torch.distributed.destroy_process_group()
+
+
+def test_reconstruction_is_the_mean_squared_error() -> None:
+    patches = torch.zeros(2, 4, 3)
+    assert reconstruction_loss(patches + 0.5, patches).item() == 0.25
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), int(sys.argv[2]))
