@@ -40,17 +40,18 @@ def sample_tokens(
     places = trunk.places(number, noise.shape[1])
     keep = F.pad(both.keep, (0, noise.shape[1]), value=True)
     tokens = noise[:, :0]  # [B, 0, D]
-    x = torch.cat([both.states, trunk.sequence(tokens).expand(rows, -1, -1)], dim=1)
+    kinds = rows // len(noise)  # of rows: guided, or guided and unguided
+    x = torch.cat([both.states, trunk.sequence(tokens).repeat(kinds, 1, 1)], dim=1)
     for k in range(noise.shape[1]):
         seen = number + k + 1
         output = trunk.run(x, keep[:, :seen], places[seen - x.shape[1] : seen], cache)
         state = output.last_hidden_state[:, -1]  # [B or 2B, W]
-        guided, *unguided = state.chunk(1 if null is None else 2)
+        guided, *unguided = state.chunk(kinds)
         token = head.sample(
             guided, unguided[0] if unguided else None, modulations, noise[:, k], guidance_scale
         )
         tokens = torch.cat([tokens, token[:, None]], dim=1)
-        x = trunk.sequence(tokens)[:, -1:].repeat(rows // len(tokens), 1, 1)
+        x = trunk.sequence(tokens)[:, -1:].repeat(kinds, 1, 1)
     return tokens
 
 

@@ -3,7 +3,10 @@
 B images of one process   G images of all processes   P prefixes   E size of the embedding
 """
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,15 +43,32 @@ def contrastive_loss(
 
 def gather(local: Tensor) -> Tensor:
     """Stack a tensor over all processes; gradients flow back to the process they came from."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not (dist.is_available() and dist.is_initialized()):
         return local
-    if not local.is_floating_point():
-        parts = [torch.empty_like(local) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, local)
-        return torch.cat(parts)
-    from torch.distributed.nn.functional import all_gather
+    return _Gather.apply(local)
 
-    return torch.cat(all_gather(local.contiguous()))
+
+class _Gather(torch.autograd.Function):
+    """`all_gather` with a gradient.
+
+    torch.distributed.nn has one too, which under gloo gives wrong values, without an error, for
+    gradients whose memory is not contiguous, such as einsum's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        parts = [
+            torch.empty_like(local, memory_format=torch.contiguous_format)
+            for _ in range(dist.get_world_size())
+        ]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def reconstruction_loss(

@@ -5,7 +5,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import
 
 from jaxtyping import install_import_hook
+from transformers import PreTrainedConfig
 
+PreTrainedConfig.__no_type_check__ = True  # settings check themselves, and say so in a sentence
 install_import_hook(["orderer", "ar", "data"], "beartype.beartype")
 
 import orderer  # noqa: I001  (declares torchvision's operators, so it is first)

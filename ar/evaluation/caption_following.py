@@ -27,10 +27,9 @@ def following(seen: Sequence[Sequence[Thing]], said: Sequence[Sequence[Thing]]) 
     """
     if len(seen) != len(said) or not said:
         raise ValueError(f"each image needs its caption, got {len(seen)} and {len(said)}")
-    if not all(said):
-        raise ValueError(
-            f"the caption of image {[bool(s) for s in said].index(False)} says nothing"
-        )
+    silent = [index for index, things in enumerate(said) if not things]
+    if silent:
+        raise ValueError(f"the caption of image {silent[0]} says nothing")
     pairs = list(zip(seen, said, strict=True))
     shares = {
         name: sum(_agreement(map(of, s), map(of, t)) for s, t in pairs) / len(pairs)

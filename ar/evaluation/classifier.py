@@ -18,15 +18,15 @@ from .fitting import centred, fit
 CHANNELS = (16, 32, 64, 128)
 LEARNING_RATE = 2e-3
 SHIFT = 2
-"""Pixels by which training images are shifted at most."""
+"""Pixels by which training images are rolled at most, each way."""
 
 
 class Classifier(nn.Module):
-    """Four stages of a residual block, each at half the resolution of the one before."""
+    """A convolution, then stages of a residual block, each at half the resolution before it."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(_convolution(3, CHANNELS[0]), Residual(CHANNELS[0]))
+        self.net = nn.Sequential(_convolution(3, CHANNELS[0]))
         for fewer, more in pairwise(CHANNELS):
             self.net.extend([_convolution(fewer, more, stride=2), Residual(more)])
         self.label = nn.Linear(CHANNELS[-1], classes)
@@ -64,7 +64,7 @@ def train_classifier(
     batch_size: int = 128,
     seed: int = 0,
 ) -> Classifier:
-    """Train a classifier on real images, mirrored half of the time and shifted a little.
+    """Train a classifier on real images, mirrored half of the time and rolled a little.
 
     Mirrored images must keep their label, so this is not for text or digits.
 
@@ -79,7 +79,7 @@ def train_classifier(
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        classifier = Classifier(classes).to(images.device, memory_format=torch.channels_last)
+        classifier = Classifier(classes).to(images.device)
     random = torch.Generator().manual_seed(seed)
 
     def loss(chosen: Int[Tensor, "B"]) -> Float[Tensor, ""]:
@@ -98,7 +98,7 @@ def train_classifier(
 
 
 def _varied(images: UInt8[Tensor, "B 3 S S"], random: torch.Generator) -> UInt8[Tensor, "B 3 S S"]:
-    """Mirror each image or not, and shift them all by the same few pixels."""
+    """Mirror each image or not, and roll them all by the same few pixels."""
     mirrored = torch.rand(len(images), generator=random).to(images.device) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     down, right = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=random).tolist()

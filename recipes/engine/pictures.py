@@ -152,7 +152,7 @@ def loss_curves(logs: Mapping[str, Sequence[Mapping[str, JSON]]], path: Path) ->
     terms = {stage: _loss_names(stage, lines) for stage, lines in logs.items()}
     columns = max(map(len, terms.values()))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(2.7 * columns, 4.0), 2.2 * len(logs) + 0.3))
+        figure = Figure(figsize=(max(2.3 * columns, 4.0), 2.2 * len(logs) + 0.3))
         panels = figure.subplots(len(logs), columns, squeeze=False)
         for row, (stage, lines) in zip(panels, logs.items(), strict=True):
             for axes, term in zip(row, terms[stage], strict=False):
@@ -285,7 +285,7 @@ def _draw_loss(axes: Any, stage: str, term: str, lines: Sequence[Mapping[str, JS
 
 def _running_mean(values: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
     """The mean over a tenth of the values around each one, those that are nan left out."""
-    window = np.ones(max(1, len(values) // 10))
+    window = np.ones(len(values) // 10 | 1)  # an odd number of them, so that nothing shifts
     known = np.isfinite(values)
     sums = np.convolve(np.where(known, values, 0), window, "same")
     counts = np.convolve(known, window, "same")

@@ -1,6 +1,7 @@
 """The contrastive loss: CLIP's when captions are unique, and the same on any number of processes."""
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,8 +78,9 @@ def gradients(images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor) ->
 
 
 def test_two_processes_agree_with_one_on_the_whole_batch(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     workers = [
-        subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], cwd=Path.cwd())
+        subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], env=environment)
         for rank in range(WORLD)
     ]
     try:
