@@ -81,8 +81,15 @@ class ARModel(CheckedModel):
     def conditioned_on_text(
         self, states: Float[Tensor, "B C E"], keep: Bool[Tensor, "B C"]
     ) -> Condition:
-        """Condition on a text tower's states, see `Orderer.text_states`."""
+        """Condition on a text tower's states, see `Orderer.text_states`.
+
+        Raises:
+            ValueError: for another kind of model, or more states than its context holds.
+        """
         self._expect("text")
+        most = self.config.context_length
+        if states.shape[1] > most:
+            raise ValueError(f"this AR model reads {most} word pieces, got {states.shape[1]}")
         return Condition(states=self.project(states), keep=keep)
 
     def conditioned_on_class(self, labels: Int[Tensor, "B"]) -> Condition:

@@ -33,7 +33,7 @@ COLOURS = {
     "purple": (140, 60, 170),
     "pink": (244, 140, 190),
 }
-SIZES = {"small": 0.105, "large": 0.15}
+SIZES = {"small": 0.115, "large": 0.155}
 """Radius as a share of the image's side."""
 PLACES = (
     "at the top left",
@@ -50,7 +50,7 @@ PLACES = (
 GROUNDS = ("pale", "dark", "striped", "shaded")
 SPLITS = ("train", "val", "test")
 
-JITTER = 0.02
+JITTER = 0.01
 """How far an object strays from the middle of its cell, as a share of the image's side."""
 OBJECTS = (0.35, 0.4, 0.25)
 """Share of the scenes with one, two and three objects."""

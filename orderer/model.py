@@ -106,7 +106,7 @@ class Orderer(CheckedModel):
     def loss(
         self,
         images: UInt8[Tensor, "B 3 S S"],
-        text: Int[Tensor, "B L"],
+        text: Int[Tensor, "B L"] | None,
         captions: Int[Tensor, "B"],
         full_share: float,
         generator: torch.Generator | None = None,
@@ -115,7 +115,7 @@ class Orderer(CheckedModel):
 
         Args:
             images: pixels.
-            text: the tokenised captions.
+            text: the tokenised captions; None leaves the contrastive term out, as zeros.
             captions: a number per caption, the same for equal captions.
             full_share: the share of images decoded from the whole sequence, see `draw_lengths`.
             generator: source of the prefix lengths and the token noise, on the model's device.
@@ -125,17 +125,24 @@ class Orderer(CheckedModel):
         noisy = add_token_noise(tokens, self.config.token_noise, generator)
         lengths = draw_lengths(len(images), self.config.tokens, full_share, generator=generator)
         rebuilt = self.decoder(noisy, keep_mask(lengths.to(tokens.device), self.config.tokens))
-        at = [k - 1 for k in prefix_lengths(self.config.tokens)]
         return OrdererLoss(
             reconstruction=reconstruction_loss(rebuilt, patches),
-            contrastive=contrastive_loss(
-                self.embed_tokens(tokens)[:, at].float(),
-                self.embed_texts(text).float(),
-                captions,
-                self.scale,
-            ),
+            contrastive=self._contrast(tokens, text, captions),
             tokens=tokens,
         )
+
+    def _contrast(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        text: Int[Tensor, "B L"] | None,
+        captions: Int[Tensor, "B"],
+    ) -> Float[Tensor, "P"]:
+        lengths = prefix_lengths(self.config.tokens)
+        if text is None:
+            return tokens.new_zeros(len(lengths), dtype=torch.float32)
+        images = self.embed_tokens(tokens)[:, [k - 1 for k in lengths]]  # [B, P, E]
+        texts = self.embed_texts(text)  # [B, E]
+        return contrastive_loss(images.float(), texts.float(), captions, self.scale)
 
     @property
     def scale(self) -> Float[Tensor, ""]:

@@ -84,8 +84,9 @@ class OrdererTraining:
     """Weight of the squared error, on pixels in [-1, 1]."""
     contrastive: float = 0.3
     """Weight of the contrastive loss, the mean over the prefixes."""
-    contrastive_from: int = 20
-    """Step at which the contrastive loss comes in; from step 0 on it prolongs the start."""
+    contrastive_from: int = 250
+    """Step at which the contrastive loss comes in: from step 0 on it holds reconstruction back for
+    the whole run, on features that are already there it is learned within 200 steps."""
     contrastive_ramp: int = 100
     """Steps over which it comes to its full weight."""
     full_share: float = 0.25

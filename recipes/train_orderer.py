@@ -56,15 +56,16 @@ def main(experiment: Experiment) -> None:
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             batch = batches.at(step)
+            ramp = min(max((step - settings.contrastive_from) / settings.contrastive_ramp, 0), 1)
+            text = processor.text(batch.captions).to(device) if ramp else None
             with precise(device, experiment.precision):
                 terms = model.loss(
                     batch.images.to(device),
-                    processor.text(batch.captions).to(device),
+                    text,
                     processor.identities(batch.captions).to(device),
                     settings.full_share,
                 )
             contrastive = terms.contrastive.mean()
-            ramp = min(max((step - settings.contrastive_from) / settings.contrastive_ramp, 0), 1)
             loss = (
                 settings.reconstruction * terms.reconstruction
                 + settings.contrastive * ramp * contrastive

@@ -1,4 +1,6 @@
-"""For every test: shapes checked, nothing downloaded, one thread, one seed, and models of a thimble."""
+"""For every test: shapes checked, nothing downloaded, one thread, one seed; and two tiny models."""
+
+# ruff: noqa: E402, I001  (what changes imports stands before them)
 
 import os
 
@@ -10,7 +12,7 @@ from transformers import PreTrainedConfig
 PreTrainedConfig.__no_type_check__ = True  # settings check themselves, and say so in a sentence
 install_import_hook(["orderer", "ar", "data"], "beartype.beartype")
 
-import orderer  # noqa: I001  (declares torchvision's operators, so it is first)
+import orderer  # declares torchvision's operators, so it is first
 import ar
 import pytest
 import torch
@@ -64,7 +66,7 @@ def tiny_ar() -> ar.ARModel:
 
 
 def awake(model: ar.ARModel) -> ar.ARModel:
-    """Give a head that starts at zero weights by which its output depends on everything it reads."""
+    """Give weights to the layers of the head that start at zero, where its output is always 0."""
     for layer in (model.head.modulate, model.head.to_velocity):
         torch.nn.init.normal_(layer.weight, std=0.3)
     return model

@@ -62,8 +62,9 @@ def raster_leak(maps: Float[Tensor, "K S S"], cells: int) -> dict[str, float]:
     Returns:
         Spearman's rank correlation for `row`, `column`, `snake` (rows, every other one backwards)
         and `spiral` (inwards), 0 where all places are equal; `largest`, the largest magnitude; and
-        `tokens`, how many improve something: the others have no place and are left out. With 16
-        tokens a magnitude below 0.5 is noise.
+        `tokens`, how many improve something: the others have no place and are left out. Tokens at
+        random places exceed a `largest` of 0.83, 0.61 and 0.43 in one of 20 draws when they are 8,
+        16 and 32 (4 x 4 cells, 1,000 draws).
 
     Raises:
         ValueError: if `cells` does not divide the image.

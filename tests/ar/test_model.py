@@ -74,7 +74,9 @@ def test_prefill_and_steps_are_one_full_pass(tiny_ar: ARModel, condition: Condit
     for n in (7, 8):
         step = trunk.run(x[:, n : n + 1], keep[:, : n + 1], places[n : n + 1], cache)
         states.append(step.last_hidden_state)
-    torch.testing.assert_close(torch.cat(states, dim=1)[:, 5:], trunk(tokens, condition), **ROUNDING)
+    torch.testing.assert_close(
+        torch.cat(states, dim=1)[:, 5:], trunk(tokens, condition), **ROUNDING
+    )
 
 
 def test_a_state_never_sees_its_own_token_or_later_ones(
@@ -112,9 +114,7 @@ def test_padding_a_condition_changes_nothing(tiny_ar: ARModel, condition: Condit
 
 
 @torch.no_grad()
-def test_what_stands_in_the_padding_changes_nothing(
-    tiny_ar: ARModel, condition: Condition
-) -> None:
+def test_what_stands_in_the_padding_changes_nothing(tiny_ar: ARModel, condition: Condition) -> None:
     tokens = torch.randn(2, 4, 6)
     states = torch.where(condition.keep[..., None], condition.states, 100.0)
     other = Condition(states=states, keep=condition.keep)
@@ -220,6 +220,11 @@ def test_no_steps_are_refused(tiny_ar: ARModel, condition: Condition) -> None:
 def test_a_condition_of_another_kind_is_refused(tiny_ar: ARModel) -> None:
     with pytest.raises(ValueError, match="has the condition 'text', not 'class'"):
         tiny_ar.conditioned_on_class(torch.tensor([0]))
+
+
+def test_a_caption_longer_than_the_context_is_refused(tiny_ar: ARModel) -> None:
+    with pytest.raises(ValueError, match="reads 40 word pieces, got 41"):
+        tiny_ar.conditioned_on_text(torch.randn(1, 41, 16), torch.ones(1, 41, dtype=torch.bool))
 
 
 def test_tokens_of_another_orderer_are_refused(tiny_ar: ARModel) -> None:

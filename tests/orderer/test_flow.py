@@ -14,9 +14,9 @@ def test_a_path_starts_at_noise_and_ends_at_data() -> None:
 
 def test_the_velocity_of_a_path_is_data_minus_noise() -> None:
     data, noise = torch.randn(3, 5).double(), torch.randn(3, 5).double()
-    t = torch.rand(3).double()
-    _, velocity = torch.func.jvp(lambda t: on_path(data, noise, t), (t,), (torch.ones_like(t),))
-    torch.testing.assert_close(velocity, data - noise)
+    early, late = torch.full((3,), 0.3).double(), torch.full((3,), 0.8).double()
+    way = on_path(data, noise, late) - on_path(data, noise, early)
+    torch.testing.assert_close(way / 0.5, data - noise)
 
 
 def test_euler_is_exact_on_a_straight_flow_in_any_number_of_steps() -> None:
@@ -54,6 +54,6 @@ def test_a_guidance_scale_of_one_is_off_and_two_doubles_the_difference() -> None
 
 def test_timesteps_lie_in_the_open_interval_and_favour_the_middle() -> None:
     t = logit_normal_timesteps(10_000, torch.device("cpu"))
-    assert 0 < t.min() and t.max() < 1
+    assert t.min() > 0 and t.max() < 1
     middle = ((t > 0.25) & (t < 0.75)).float().mean().item()
     assert abs(middle - 0.728) < 0.02  # P(|N(0, 1)| < ln 3)

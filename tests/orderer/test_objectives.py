@@ -1,4 +1,4 @@
-"""The contrastive loss: CLIP's when captions are unique, and the same on any number of processes."""
+"""The contrastive loss: CLIP's when captions are unique, the same on any number of processes."""
 
 import math
 import os

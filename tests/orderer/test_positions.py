@@ -10,9 +10,7 @@ from orderer.positions import Mixing
 def test_a_mixing_starts_orthonormal(outputs: int, inputs: int) -> None:
     weight = Mixing(outputs, inputs, groups=3).weight
     long = weight if outputs <= inputs else weight.mT
-    torch.testing.assert_close(
-        long @ long.mT, torch.eye(4).expand(3, 4, 4), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(long @ long.mT, torch.eye(4).expand(3, 4, 4), atol=1e-5, rtol=0)
 
 
 def test_no_output_starts_tied_to_a_place() -> None:

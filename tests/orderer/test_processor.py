@@ -52,7 +52,9 @@ def test_it_spells_as_open_clip_does(processor: OrdererProcessor) -> None:
 
 
 def test_a_caption_longer_than_the_context_is_refused(processor: OrdererProcessor) -> None:
-    with pytest.raises(ValueError, match="'a cat on a mat by a door' has 8 word pieces.* at most 6"):
+    with pytest.raises(
+        ValueError, match=r"'a cat on a mat by a door' has 8 word pieces.* at most 6"
+    ):
         processor.text(["a cat on a mat by a door"])
 
 
