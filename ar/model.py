@@ -122,8 +122,7 @@ class ARModel(CheckedModel):
         """Flow-matching error of the standardised tokens at each position, the mean over images."""
         target = self.standardise(tokens)
         states = self.trunk(target[:, :-1], condition)  # [B, K, W]
-        errors = self.head.loss(target.flatten(0, 1), states.flatten(0, 1), generator)
-        return errors.view(target.shape[:2]).mean(dim=0)
+        return self.head.loss(target, states, generator).mean(dim=0)
 
     @torch.no_grad()
     def generate(

@@ -44,12 +44,16 @@ class Draw:
     seed: int
     rank: int = 0
     world: int = 1
+    last_share: float = 0.0
+    """Chance that a sample shows its last caption rather than any, see `choose_caption`."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank must be in 0..{self.world - 1}, got {self.rank}")
+        if not 0 <= self.last_share <= 1:
+            raise ValueError(f"last_share must lie in 0..1, got {self.last_share}")
         if self.batch_size % self.world:
             raise ValueError(
                 f"batch_size must divide by the {self.world} processes, got {self.batch_size}"
@@ -63,7 +67,7 @@ class Draw:
         start = step * self.batch_size + self.rank * share
         indices, epochs = global_indices(self.seed, start, share, len(captions))
         chosen = (
-            choose_caption(captions[index], self.seed, epoch, index)
+            choose_caption(captions[index], self.seed, epoch, index, self.last_share)
             for index, epoch in zip(indices.tolist(), epochs.tolist(), strict=True)
         )
         return torch.from_numpy(indices), tuple(chosen)

@@ -43,11 +43,19 @@ def clean_caption(text: str) -> str:
     return "".join(c for c in spaced if unicodedata.category(c) != "Cc").strip()
 
 
-def choose_caption(captions: Sequence[str], seed: int, epoch: int, index: int) -> str:
-    """Draw the caption that image `index` shows in an epoch: a pure function of its arguments."""
+def choose_caption(
+    captions: Sequence[str], seed: int, epoch: int, index: int, last_share: float = 0.0
+) -> str:
+    """Draw the caption that image `index` shows in an epoch: a pure function of its arguments.
+
+    It is the last one, the fullest where captions grow in detail, with a chance of `last_share`;
+    else any of them.
+    """
     state = 0
     for number in (seed, epoch, index):
         state = _splitmix(state ^ number)
+    if _splitmix(state) < last_share * 2**64:
+        return captions[-1]
     return captions[state % len(captions)]
 
 

@@ -6,6 +6,7 @@ where.
 
     train, val   share one law; eight of the 48 colour-shape pairs never occur
     test         every object has one of the eight pairs that were held out
+    judge        every pair occurs: for the networks that judge images, never for a model they judge
 
 Idea: Johnson et al. 2017, "CLEVR", section 3 and its held-out attribute pairs (CoGenT),
 https://arxiv.org/abs/1612.06890. Letters: S pixels on a side, r radius of an object in pixels.
@@ -33,26 +34,26 @@ COLOURS = {
     "purple": (140, 60, 170),
     "pink": (244, 140, 190),
 }
-SIZES = {"small": 0.115, "large": 0.155}
+SIZES = {"small": 0.11, "large": 0.155}
 """Radius as a share of the image's side."""
 PLACES = (
-    "at the top left",
-    "at the top",
-    "at the top right",
-    "at the left",
-    "in the centre",
-    "at the right",
-    "at the bottom left",
-    "at the bottom",
-    "at the bottom right",
+    "at top left",
+    "at top",
+    "at top right",
+    "at left",
+    "at centre",
+    "at right",
+    "at bottom left",
+    "at bottom",
+    "at bottom right",
 )
 """The cells of a 3 x 3 grid, row by row."""
 GROUNDS = ("pale", "dark", "striped", "shaded")
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "judge")
 
 JITTER = 0.01
 """How far an object strays from the middle of its cell, as a share of the image's side."""
-OBJECTS = (0.35, 0.4, 0.25)
+OBJECTS = (0.4, 0.4, 0.2)
 """Share of the scenes with one, two and three objects."""
 
 Plane = NDArray[np.floating[Any]]
@@ -100,7 +101,7 @@ def scene(split: str, index: int) -> Scene:
         (colour, shape)
         for colour in COLOURS
         for shape in SHAPES
-        if held_out(colour, shape) == (split == "test")
+        if split == "judge" or held_out(colour, shape) == (split == "test")
     ]
     return Scene(
         objects=tuple(_draw_object(random, pairs, int(place)) for place in places),
@@ -130,7 +131,7 @@ def captions(scene: Scene) -> tuple[str, ...]:
     coloured = _listed([_article(f"{o.colour} {o.shape}") for o in things])
     placed = _listed([_article(f"{o.colour} {o.shape} {PLACES[o.place]}") for o in things])
     sized = _listed([f"a {o.size} {o.colour} {o.shape} {PLACES[o.place]}" for o in things])
-    return (bare, coloured, placed, sized, f"{sized}, on a {scene.ground} ground")
+    return (bare, coloured, placed, sized, f"{sized} on a {scene.ground} ground")
 
 
 def _article(phrase: str) -> str:

@@ -4,6 +4,9 @@ from typing import Any
 
 from .pretrained import CheckedConfig
 
+PIECES = 49408
+"""Word pieces of open_clip's tokenizer; the end of a text has the last number."""
+
 
 class OrdererConfig(CheckedConfig):
     """What an orderer is made of. Sizes in pixels, tokens, channels or layers.
@@ -21,7 +24,6 @@ class OrdererConfig(CheckedConfig):
     width: int = 128
     heads: int = 4
     mlp_ratio: int = 2
-    mixing_groups: int = 8
     encoder_layers: int = 3
     decoder_layers: int = 3
     readout_layers: int = 2
@@ -29,7 +31,7 @@ class OrdererConfig(CheckedConfig):
     text_heads: int = 4
     text_layers: int = 2
     context_length: int = 40
-    vocabulary: int = 49408
+    vocabulary: int = PIECES
     embed_dim: int = 64
     token_noise: float = 0.2
 
@@ -42,12 +44,12 @@ class OrdererConfig(CheckedConfig):
         for width, heads in ((self.width, self.heads), (self.text_width, self.text_heads)):
             if width % heads:
                 raise ValueError(f"{heads} heads do not divide a width of {width}")
-        if self.width % self.mixing_groups:
-            raise ValueError(
-                f"mixing_groups must divide width, got {self.mixing_groups} and {self.width}"
-            )
         if self.token_dim < 2:
             raise ValueError(f"token_dim must be at least 2 to normalise, got {self.token_dim}")
+        if self.vocabulary < PIECES:
+            raise ValueError(
+                f"vocabulary must be at least {PIECES}, open_clip's, got {self.vocabulary}"
+            )
         if self.token_noise < 0:
             raise ValueError(f"token_noise must not be negative, got {self.token_noise}")
 

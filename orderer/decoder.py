@@ -28,7 +28,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(config.token_dim, config.width)
         self.token_positions = learned_positions(config.tokens, config.width)
         self.masks = learned_positions(config.patches, config.width)
-        self.mixing = Mixing(config.patches, config.tokens, config.mixing_groups)
+        self.mixing = Mixing(config.patches, config.tokens)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.mlp_ratio)
             for _ in range(config.decoder_layers)

@@ -27,7 +27,7 @@ class JointEncoder(nn.Module):
         self.embed = nn.Linear(config.patch_values, config.width)
         self.patch_positions = learned_positions(config.patches, config.width)
         self.queries = learned_positions(config.tokens, config.width)
-        self.mixing = Mixing(config.tokens, config.patches, config.mixing_groups)
+        self.mixing = Mixing(config.tokens, config.patches)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.mlp_ratio)
             for _ in range(config.encoder_layers)

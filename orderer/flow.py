@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def on_path(
-    data: Float[Tensor, "*B D"], noise: Float[Tensor, "*B D"], t: Float[Tensor, "*B"]
+    data: Float[Tensor, "*B D"], noise: Float[Tensor, "*B D"], t: Float[Tensor, "*#B"]
 ) -> Float[Tensor, "*B D"]:
     """Where the straight path from noise to data stands at t."""
     return torch.lerp(noise, data, t[..., None])

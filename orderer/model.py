@@ -49,6 +49,7 @@ class Orderer(CheckedModel):
         super().__init__(config)
         self.encoder = JointEncoder(config)
         self.decoder = Decoder(config)
+        self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
         self.readout = Readout(config)
         self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))

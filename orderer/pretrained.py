@@ -5,6 +5,9 @@ file lacks some. Here each of these is refused in a sentence.
 """
 
 import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -90,17 +93,39 @@ class CheckedModel(PreTrainedModel):
         """
         if isinstance(name, Path) or Path(name).is_dir():
             _refuse_another_kind(Path(name), cls.config_class.model_type)
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below
         try:
-            model, report = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+            with _no_warnings_of_weights():
+                model, report = super().from_pretrained(name, *args, **kwargs)
         except (OSError, SafetensorError) as error:
             raise OSError(
                 f"no model can be read from {name}: {str(error).splitlines()[0]}"
             ) from error
-        for trouble in ("missing_keys", "unexpected_keys"):
-            if report[trouble]:
-                which = ", ".join(sorted(report[trouble]))
-                raise ValueError(f"the weights in {name} have {trouble.replace('_', ' ')}: {which}")
+        _refuse_other_weights(name, report)
         return model
+
+
+@contextmanager
+def _no_warnings_of_weights() -> Iterator[None]:
+    """Keep transformers from printing a table of what the sentence of a refusal says."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before, logger.disabled = logger.disabled, True  # a level set on it makes it say yet more
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _refuse_other_weights(name: str | Path, report: Mapping[str, Any]) -> None:
+    for trouble in ("missing_keys", "unexpected_keys"):
+        if report[trouble]:
+            which = ", ".join(sorted(report[trouble]))
+            raise ValueError(f"the weights in {name} have {trouble.replace('_', ' ')}: {which}")
+    for key, saved, wanted in sorted(report["mismatched_keys"]):
+        raise ValueError(
+            f"the weights in {name} do not fit the settings beside them: "
+            f"{key} is {list(saved)} and must be {list(wanted)}"
+        )
 
 
 def _refuse_another_kind(folder: Path, kind: str) -> None:

@@ -39,11 +39,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Read, write, report."""
-    pairs = tqdm(islice(_pairs(config), config.count), desc=config.split, unit="pair")
+    pairs = islice(_pairs(config), config.count)
+    shown = tqdm(pairs, desc=config.split, unit="pair", disable=None)  # on a terminal only
     manifest = write_shards(
         config.out,
         config.split,
-        pairs,
+        shown,
         per_shard=config.per_shard,
         image_format=config.image_format,
     )

@@ -6,34 +6,39 @@
 Runs train_orderer, write_tokens, train_ar, train_joint and evaluate as programs of their own and
 writes OUT/results.json, OUT/report.html, OUT/pictures, and the models: OUT/orderer and OUT/ar
 (stages 1 and 2) and OUT/joint (stage 3). A second run starts over; `--resume` goes on where one
-stopped.
+stopped. Interrupted, it lets the stage that runs save a checkpoint first.
 """
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, get_args
 
 import yaml
 
+from orderer import OrdererProcessor
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
-from recipes.engine.results import write_json
+from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Experiment
+from recipes.experiment import Experiment, Task, check_captions
+from recipes.judging import check_judge
 from recipes.reporting import summary, write_report
 
 STAGES = ("train_orderer", "write_tokens", "train_ar", "train_joint", "evaluate")
-WRITTEN = ("checkpoints", "logs", "orderer", "tokens", "ar", "joint", "pictures", "stages.json")
+FOLDERS = ("checkpoints", "logs", "orderer", "tokens", "ar", "joint", "pictures")
+FILES = ("stages.json", "evaluation.json", "results.json", "report.html")
 
 
 def main(experiment: Experiment) -> None:
     """Run the stages, gather the results, write the page."""
     out = experiment.out
-    experiment.orderer_config()  # refuse bad settings before anything is lost
+    check(experiment)
     if not experiment.resume:
         start_over(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -44,54 +49,79 @@ def main(experiment: Experiment) -> None:
     began = time.perf_counter()
     for stage in STAGES:
         print(f"\n=== {stage}", flush=True)
-        seconds[stage] = run_stage(stage, settings)
+        started = time.perf_counter()
+        exit_code = run_stage(stage, settings)
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
         write_json(out / "stages.json", seconds)
+        if exit_code:
+            raise SystemExit(exit_code)
     results = gather(out, seconds)
     write_json(out / "results.json", results)
     write_report(out, results)
-    print(f"\n{markdown_table(summary(results))}")
+    for table in summary(results):
+        print(f"\n{markdown_table(table)}")
     print(f"\nseconds: {time.perf_counter() - began:.0f}\nreport:  {out / 'report.html'}")
 
 
+def check(experiment: Experiment) -> None:
+    """Refuse now what a later stage would refuse after minutes of training."""
+    config = experiment.orderer_config()
+    test = experiment.data.open_test(config.image_size)
+    check_captions(test.captions, OrdererProcessor(config.image_size, config.context_length))
+    experiment.ar_config(config, "", test.captions)
+    check_judge(experiment)
+    for task in get_args(Task):
+        if task not in experiment.evaluation.tasks:
+            raise ValueError(f"the demo measures everything, evaluation.tasks lacks {task}")
+
+
 def start_over(out: Path) -> None:
-    """Remove what an earlier run of the stages left, and nothing else."""
-    for name in WRITTEN:
-        path = out / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what an earlier demo left, and nothing else."""
+    for name in FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
 
 
 def read_seconds(out: Path) -> dict[str, float]:
-    """The seconds of the stages that an earlier, resumed run has done."""
+    """The seconds that each stage has taken already, in a run that is resumed."""
     path = out / "stages.json"
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def run_stage(stage: str, settings: Path) -> float:
-    """Run one recipe as a program and return its seconds; its failure is ours.
+def run_stage(stage: str, settings: Path) -> int:
+    """Run one recipe as a program and return its exit code, not 0 if we were asked to stop.
 
-    The settings file says whether to resume.
+    We wait for a training to save: SIGTERM is passed on, SIGINT a terminal sends to both.
     """
-    began = time.perf_counter()
-    command = [sys.executable, "-m", f"recipes.{stage}", "--config", str(settings)]
-    ended = subprocess.run(command, check=False).returncode
-    if ended:
-        raise SystemExit(ended)
-    return time.perf_counter() - began
+    program = subprocess.Popen([sys.executable, "-m", f"recipes.{stage}", "--config", settings])
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGTERM:
+            program.terminate()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    exit_code = program.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return 128 + received[0] if received else exit_code
 
 
 def gather(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
     """One result: stages 1 and 2 at the top, stage 3 beside what it started from."""
     measured = json.loads((out / "evaluation.json").read_text())
     found = measured.pop("results")
-    results = {**found["separate"], "joint": {}, "seconds": seconds, **measured}
-    for when, name in (("before", "separate"), ("after", "joint")):
-        parts = found[name]
-        results["joint"][when] = {key: parts[key] for key in parts}
-    results["seeds"] = results["protocol"]["seeds"]
-    return results
+    joint = {"before": found["separate"], "after": found["joint"]}
+    return {
+        **found["separate"],
+        "joint": joint,
+        "seconds": seconds,
+        **measured,
+        "seeds": measured["protocol"]["seeds"],
+        **provenance(),
+    }
 
 
 if __name__ == "__main__":

@@ -7,14 +7,16 @@ before left there; `python -m recipes.demo` runs them all.
     out/orderer   out/tokens   out/ar   out/joint/orderer   out/joint/ar   out/logs
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
+from ar import ARConfig
 from data import Pairs, in_words, open_pairs
-from orderer import OrdererConfig
+from orderer import OrdererConfig, OrdererProcessor
 from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.training import Learner
 
@@ -49,6 +51,24 @@ def _told(pairs: Pairs) -> Pairs:
     return pairs
 
 
+def check_captions(captions: Iterable[Sequence[str]], processor: OrdererProcessor) -> None:
+    """Read every caption now: one that is too long must not end a training after an hour.
+
+    The processor remembers what it has read, so that a training does not pay for it again.
+
+    Raises:
+        ValueError: for the first caption longer than the context, naming both.
+    """
+    for of_one in captions:
+        processor.text(of_one)
+
+
+def _at_least(least: float, **settings: float) -> None:
+    for name, value in settings.items():
+        if not value >= least:  # NaN is refused too
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
     """Muon on the block matrices, AdamW on the rest."""
@@ -59,6 +79,10 @@ class OptimSettings:
     warmup_steps: int = 50
     clip: float = 1.0
     """Most that the joint norm of all gradients may be."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, muon_lr=self.muon_lr, adamw_lr=self.adamw_lr, clip=self.clip)
+        _at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
 
     def learner(self, model: nn.Module, steps: int) -> Learner:
         """Let all parameters of a model learn for a number of steps."""
@@ -78,6 +102,7 @@ class OrdererTraining:
     """Stage 1."""
 
     steps: int = 1000
+    """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
     """Pairs in one step, over all processes."""
     reconstruction: float = 10.0
@@ -93,16 +118,25 @@ class OrdererTraining:
     """Share of the images that are decoded from all their tokens."""
     optim: OptimSettings = field(default_factory=OptimSettings)
 
+    def __post_init__(self) -> None:
+        _at_least(1, steps=self.steps, batch_size=self.batch_size)
+        _at_least(1, contrastive_ramp=self.contrastive_ramp)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ARTraining:
     """Stage 2."""
 
     steps: int = 1000
+    """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
+    """Sequences of tokens in one step, over all processes."""
     condition_drop: float = 0.1
     """Share of the images that are learned without their condition, for guidance."""
     optim: OptimSettings = field(default_factory=OptimSettings)
+
+    def __post_init__(self) -> None:
+        _at_least(1, steps=self.steps, batch_size=self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +146,9 @@ class JointTraining:
     route: Literal["frozen", "align"] = "align"
     """How stage 2 reaches the orderer: not at all, or through an alignment loss."""
     steps: int = 200
+    """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
+    """Pairs in one step, over all processes."""
     align: float = 0.5
     """Weight of the alignment loss on the orderer, beside stage 1's own."""
     align_from: int = 50
@@ -124,6 +160,9 @@ class JointTraining:
         default_factory=lambda: OptimSettings(muon_lr=2e-3, adamw_lr=7.5e-4)
     )
 
+    def __post_init__(self) -> None:
+        _at_least(1, steps=self.steps, batch_size=self.batch_size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
@@ -134,16 +173,18 @@ class SamplingSettings:
     steps: int = 15
     """Euler steps per token."""
 
+    def __post_init__(self) -> None:
+        _at_least(1, steps=self.steps)
+
+
+Task = Literal["retrieval", "reconstruction", "generation"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What is measured, on the test split."""
 
-    tasks: tuple[Literal["retrieval", "reconstruction", "generation"], ...] = (
-        "retrieval",
-        "reconstruction",
-        "generation",
-    )
+    tasks: tuple[Task, ...] = ("retrieval", "reconstruction", "generation")
     captions: Literal["all", "last"] = "all"
     """Queries: every caption of an image, or the last (for sets whose captions grow in detail)."""
     generated: int = 500
@@ -153,6 +194,12 @@ class Evaluation:
     there is neither, the orderer's own retrieval (which then judges itself)."""
     judge_steps: int = 400
     """Training of the judge."""
+    judge_scenes: int = 10_000
+    """Real scenes that the judge of scenes is trained on."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, generated=self.generated)
+        _at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +228,36 @@ class Experiment:
     resume: bool = False
     """Go on from the newest checkpoint in `out`."""
 
+    def __post_init__(self) -> None:
+        _at_least(0, seed=self.seed)
+        _at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+
     def orderer_config(self) -> OrdererConfig:
         """Check and complete the settings of the orderer."""
         return OrdererConfig(**self.orderer)
+
+    def ar_config(
+        self, orderer: OrdererConfig, orderer_hash: str, captions: Iterable[Sequence[str]]
+    ) -> ARConfig:
+        """Check the settings of the AR model, completed by what the orderer and captions decide.
+
+        Raises:
+            ValueError: for a setting that is wrong, or not ours to make.
+        """
+        is_of_classes = self.ar.get("condition") == "class"
+        names = {caption for of_one in captions for caption in of_one} if is_of_classes else ()
+        decided = {
+            "orderer_hash": orderer_hash,
+            "tokens": orderer.tokens,
+            "token_dim": orderer.token_dim,
+            "condition_dim": orderer.text_width,
+            "context_length": orderer.context_length,
+            "class_names": sorted(names),
+        }
+        for name in decided:
+            if name in self.ar:
+                raise ValueError(
+                    f"ar.{name} follows from the orderer and the captions and cannot be set, "
+                    f"got {self.ar[name]!r}"
+                )
+        return ARConfig(**decided, **self.ar)

@@ -1,6 +1,6 @@
 """Draw images from captions with a trained orderer and AR model.
 
-    python -m recipes.generate --models=runs/demo --captions='["a red ring in the centre"]'
+    python -m recipes.generate --models=runs/demo --captions='["a red ring at centre"]'
 
 Reads MODELS/orderer and MODELS/ar; writes OUT, a picture with the caption under each image. With
 `--prefix` it draws only the first tokens of each. Takes seconds.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ar.evaluation import accuracy, following, train_classifier, train_judge
 from data import Pairs
-from data.scenes import COLOURS, SHAPES, Scene, numbered_scenes
+from data.scenes import COLOURS, SHAPES, Scene, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor
 from orderer.evaluation import retrieval_metrics
 from recipes.experiment import Experiment
@@ -39,7 +39,11 @@ def make_judge(
         captions: of the images to judge, in their order.
         orderer: judges by its own retrieval where no other judge can.
         processor: reads captions for that orderer.
+
+    Raises:
+        ValueError: if the data do not suit the judge.
     """
+    check_judge(experiment)
     match experiment.evaluation.judge:
         case "scenes":
             return _scene_judge(experiment, pairs, len(captions))
@@ -49,23 +53,31 @@ def make_judge(
             return _retrieval_judge(captions, orderer, processor)
 
 
+def check_judge(experiment: Experiment) -> None:
+    """Refuse to judge anything but scenes by what is known of scenes."""
+    source = experiment.data.source
+    if experiment.evaluation.judge == "scenes" and source != ("scenes",):
+        raise ValueError(
+            f"evaluation.judge must be classes or retrieval for data from {', '.join(source)}, "
+            "got scenes"
+        )
+
+
 def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
-    data, size = experiment.data, pairs.images.shape[-1]
-    if data.source != ("scenes",) or data.train_count is None:
-        raise ValueError(f"the judge of scenes needs scenes, got data from {data.source}")
-    train = data.open_train(size)
+    number_seen = experiment.evaluation.judge_scenes
+    train = load_scenes("judge", number_seen, pairs.images.shape[-1])
     with torch.enable_grad():
         judge = train_judge(
             train.images,
-            [_things(scene) for _, scene in numbered_scenes(data.train, data.train_count)],
+            [_things(scene) for _, scene in numbered_scenes("judge", number_seen)],
             shapes=len(SHAPES),
             colours=len(COLOURS),
             steps=experiment.evaluation.judge_steps,
             seed=experiment.seed,
         )
-    said = [_things(scene) for _, scene in numbered_scenes(data.test, number)]
+    said = [_things(scene) for _, scene in numbered_scenes(experiment.data.test, number)]
     about = (
-        f"a small network trained on {data.train_count} real scenes of the split {data.train} says "
+        f"a small network trained on {len(train)} real scenes, of all colour-shape pairs, says "
         "what stands at each place; a figure is the overlap of the objects seen and said, divided "
         "by the larger number of the two; scene: all of it is right"
     )
@@ -81,6 +93,13 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
     train = experiment.data.open_train(pairs.images.shape[-1])
     names = sorted({of_one[0] for of_one in train.captions})
     labels = torch.tensor([names.index(of_one[0]) for of_one in train.captions])
+    for caption in captions:
+        if caption not in names:
+            raise ValueError(
+                f"the judge of classes is asked for {caption!r}, but the captions of the split "
+                f"{experiment.data.train} are {', '.join(names[:10])}{', ...' * (len(names) > 10)}"
+            )
+    wanted = torch.tensor([names.index(caption) for caption in captions])
     with torch.enable_grad():
         classifier = train_classifier(
             train.images,
@@ -89,7 +108,6 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
             steps=experiment.evaluation.judge_steps,
             seed=experiment.seed,
         )
-    wanted = torch.tensor([names.index(caption) for caption in captions])
     return Judge(
         about=f"a small network trained on {len(train)} real images tells {len(names)} classes",
         score=lambda images: {"class": accuracy(classifier, images, wanted)},

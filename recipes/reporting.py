@@ -1,7 +1,7 @@
 """From the results of an experiment to a page that people look at."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,31 @@ STEPS = ("orderer", "ar", "joint")
 """Names of the trainings, as their logs are called."""
 
 
-def summary(results: Results) -> Table:
-    """The figures that matter, before and after stage 3."""
-    before, after = (_headline(results["joint"][when]) for when in ("before", "after"))
+def summary(results: Results) -> tuple[Table, Table]:
+    """The figures that matter, before and after stage 3: shares of 1, and decibels."""
+    return _compared("measure", _shares, results), _compared("PSNR in dB", _quality, results)
+
+
+def _compared(title: str, choose: Callable[[Results], dict[str, Cell]], results: Results) -> Table:
+    before, after = (choose(results["joint"][when]) for when in ("before", "after"))
     return Table(
-        columns=("measure", "stages 1 and 2", "after stage 3"),
+        columns=(title, "stages 1 and 2", "after stage 3"),
         rows=[(name, before[name], after[name]) for name in before],
     )
 
 
-def _headline(found: Results) -> dict[str, Cell]:
-    retrieval, quality = found["retrieval"], found["reconstruction"]["psnr"]
-    first, *_, last = quality
+def _quality(found: Results) -> dict[str, Cell]:
+    return {f"from {_tokens(k)}": value for k, value in found["reconstruction"]["psnr"].items()}
+
+
+def _shares(found: Results) -> dict[str, Cell]:
+    retrieval = found["retrieval"]
+    lengths = list(retrieval["text_to_image"])
     figures: dict[str, Cell] = {}
     for direction in ("text_to_image", "image_to_text"):
-        for k in (first, last):
+        for k in (lengths[0], lengths[-1]):
             name = f"{direction.replace('_', ' ')}, R@1 from {_tokens(k)}"
             figures[name] = retrieval[direction][k]["r1"]
-    for k in quality:
-        figures[f"PSNR from {_tokens(k)}, dB"] = quality[k]
     for name, value in found["generation"].items():
         if isinstance(value, float):
             figures[f"generated: {name.replace('_', ' ')}"] = value
@@ -85,7 +91,7 @@ def _sections(folder: Path, results: Results) -> list[Section]:
         Section(
             heading="Figures",
             text=f"Judge of the generated images: {results['protocol']['judge']}.",
-            tables=[summary(results)],
+            tables=summary(results),
         ),
         Section(
             heading="Drawn from captions",

@@ -10,33 +10,19 @@ about four minutes.
 
 import torch
 
-from ar import ARConfig, ARModel
+from ar import ARModel
 from data import TokenBatches, TokenStore
 from orderer import Orderer, OrdererProcessor
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
-from recipes.engine.settings import plain_settings
+from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment
+from recipes.experiment import Experiment, check_captions
 
-
-def ar_config(experiment: Experiment, orderer: Orderer, store: TokenStore) -> ARConfig:
-    """Complete the AR model's settings by what the tokens and the text tower decide."""
-    settings = dict(experiment.ar)
-    if settings.get("condition") == "class":
-        settings["class_names"] = sorted(
-            {caption for of_one in store.captions for caption in of_one}
-        )
-    return ARConfig(
-        orderer_hash=store.orderer_hash,
-        tokens=orderer.config.tokens,
-        token_dim=orderer.config.token_dim,
-        condition_dim=orderer.config.text_width,
-        context_length=orderer.config.context_length,
-        **settings,
-    )
+SHAPING = ("ar", "train_ar", "seed", "precision")
+"""Settings that the learning depends on."""
 
 
 def main(experiment: Experiment) -> None:
@@ -47,15 +33,22 @@ def main(experiment: Experiment) -> None:
     processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
     store = TokenStore.open(experiment.out / "tokens")
     store.check_orderer(orderer.encoding_hash())
+    config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
+    if config.condition == "text":
+        check_captions(store.captions, processor)
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    model = ARModel(ar_config(experiment, orderer, store)).to(device).train()
+    model = ARModel(config).to(device).train()
     model.set_statistics(store.mean.to(device), store.std.to(device))
     learner = settings.optim.learner(model, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "ar",
         learners={"ar": learner},
-        settings={**plain_settings(experiment), "orderer_hash": store.orderer_hash},
+        settings={
+            **settings_named(experiment, *SHAPING),
+            "pairs": store.fingerprint,
+            "orderer_hash": store.orderer_hash,
+        },
     )
     first, earlier = progress.restore(experiment.resume)
 

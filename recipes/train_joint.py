@@ -20,9 +20,22 @@ from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
-from recipes.engine.settings import plain_settings
+from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment
+from recipes.experiment import Experiment, check_captions
+
+SHAPING = (
+    "data.train",
+    "data.train_count",
+    "train_joint",
+    "train_orderer.reconstruction",
+    "train_orderer.contrastive",
+    "train_orderer.full_share",
+    "train_ar.condition_drop",
+    "seed",
+    "precision",
+)
+"""Settings that the learning depends on."""
 
 
 def main(experiment: Experiment) -> None:
@@ -34,6 +47,7 @@ def main(experiment: Experiment) -> None:
     model = ARModel.from_pretrained(experiment.out / "ar").to(device).train()
     model.check_orderer(orderer.encoding_hash())
     pairs = experiment.data.open_train(orderer.config.image_size)
+    check_captions(pairs.captions, processor)
     prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
@@ -48,7 +62,7 @@ def main(experiment: Experiment) -> None:
         folder=experiment.out / "checkpoints" / "joint",
         learners=learners,
         settings={
-            **plain_settings(experiment),
+            **settings_named(experiment, *SHAPING),
             "pairs": pairs.fingerprint,
             "orderer_hash": model.config.orderer_hash,
         },

@@ -14,9 +14,12 @@ from orderer import Orderer, OrdererProcessor
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
-from recipes.engine.settings import plain_settings
+from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment
+from recipes.experiment import Experiment, check_captions
+
+SHAPING = ("data.train", "data.train_count", "orderer", "train_orderer", "seed", "precision")
+"""Settings that the learning depends on."""
 
 
 def main(experiment: Experiment) -> None:
@@ -26,6 +29,7 @@ def main(experiment: Experiment) -> None:
     model = Orderer(experiment.orderer_config())
     processor = OrdererProcessor(model.config.image_size, model.config.context_length)
     pairs = experiment.data.open_train(model.config.image_size)
+    check_captions(pairs.captions, processor)
 
     device = prepare_device()
     model.to(device).train()
@@ -33,7 +37,7 @@ def main(experiment: Experiment) -> None:
     progress = Progress(
         folder=experiment.out / "checkpoints" / "orderer",
         learners={"orderer": learner},
-        settings={**plain_settings(experiment), "pairs": pairs.fingerprint},
+        settings={**settings_named(experiment, *SHAPING), "pairs": pairs.fingerprint},
     )
     first, earlier = progress.restore(experiment.resume)
 

@@ -26,7 +26,7 @@ def main(experiment: Experiment) -> None:
     pairs = experiment.data.open_train(model.config.image_size)
     parts = [
         model.encode(images.to(device)).cpu()
-        for images in tqdm(pairs.images.split(BATCH), desc="tokens", unit="batch")
+        for images in tqdm(pairs.images.split(BATCH), desc="tokens", unit="batch", disable=None)
     ]
     write_tokens(
         experiment.out / "tokens",

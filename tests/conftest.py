@@ -35,7 +35,6 @@ def tiny_orderer() -> orderer.Orderer:
         token_dim=6,
         width=16,
         heads=2,
-        mixing_groups=2,
         encoder_layers=2,
         decoder_layers=1,
         readout_layers=2,

@@ -159,6 +159,19 @@ def test_weights_with_a_gap_are_refused(orderer_folder: Path) -> None:
         Orderer.from_pretrained(orderer_folder)
 
 
+def test_weights_of_another_size_are_refused(
+    orderer_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = orderer_folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "token_dim": 7}))
+    sentence = (
+        r"do not fit the settings beside them: decoder.embed.weight is \[16, 6\] .* \[16, 7\]"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        Orderer.from_pretrained(orderer_folder)
+    assert "MISMATCH" not in capfd.readouterr().err  # transformers' table of it
+
+
 def test_settings_of_another_format_are_refused(orderer_folder: Path) -> None:
     path = orderer_folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 0, "old": 1}))
@@ -177,8 +190,8 @@ def test_settings_of_another_format_are_refused(orderer_folder: Path) -> None:
         ({"tokens": 0}, "tokens must be at least 1, got 0"),
         ({"patch_size": 5}, "patch_size must divide image_size, got 5 and 32"),
         ({"heads": 3}, "3 heads do not divide a width of 128"),
-        ({"mixing_groups": 3}, "mixing_groups must divide width, got 3 and 128"),
         ({"token_dim": 1}, "token_dim must be at least 2 .*, got 1"),
+        ({"vocabulary": 49407}, "vocabulary must be at least 49408, .*, got 49407"),
         ({"token_noise": -0.5}, "token_noise must not be negative, got -0.5"),
     ],
 )

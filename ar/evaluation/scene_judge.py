@@ -35,17 +35,17 @@ class SceneJudge(nn.Module):
         super().__init__()
         self.shapes, self.colours, self.rows = shapes, colours, rows
         self.net = nn.Sequential(
-            nn.Conv2d(3, 32, 3, padding=1),
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1, stride=2),
             nn.ReLU(),
             nn.Conv2d(32, 64, 3, padding=1, stride=2),
             nn.ReLU(),
-            nn.Conv2d(64, 128, 3, padding=1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(7),  # changes nothing at S = 32, where a window has 14 pixels
+            nn.AdaptiveAvgPool2d(6),  # changes nothing at S = 48, where a window has 21 pixels
             nn.Flatten(),
-            nn.Linear(128 * 7 * 7, 128),
+            nn.Linear(64 * 6 * 6, 96),
             nn.ReLU(),
-            nn.Linear(128, 1 + shapes + colours),
+            nn.Linear(96, 1 + shapes + colours),
         )
 
     def forward(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B P F"]:

@@ -46,18 +46,23 @@ class FlowHead(nn.Module):
 
     def loss(
         self,
-        tokens: Float[Tensor, "R D"],
-        states: Float[Tensor, "R W"],
+        tokens: Float[Tensor, "B *K D"],
+        states: Float[Tensor, "B *K W"],
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "R"]:
-        """Squared error of the velocity, the mean over `draws` noises and timesteps per token."""
-        data = tokens.float().repeat(self.draws, 1)  # [draws * R, D]
-        t = logit_normal_timesteps(len(data), data.device, generator)
+    ) -> Float[Tensor, "B *K"]:
+        """Squared error of the velocity, the mean over `draws` noises and timesteps.
+
+        The tokens of an image share its timesteps, so that modulations, half of the head's work,
+        are computed once per image and draw.
+        """
+        data = tokens.float().expand(self.draws, *tokens.shape)  # [draws, B, K, D]
+        images = self.draws * len(tokens)
+        t = logit_normal_timesteps(images, data.device, generator)
+        t = t.view(self.draws, len(tokens), *[1] * (tokens.ndim - 2))  # [draws, B, 1]
         noise = torch.randn(data.shape, device=data.device, generator=generator)
-        condition = self.condition(states).repeat(self.draws, 1)
-        velocity = self._velocity(on_path(data, noise, t), condition, self.modulations(t))
-        error = F.mse_loss(velocity.float(), data - noise, reduction="none").mean(dim=-1)
-        return error.view(self.draws, -1).mean(dim=0)
+        x = on_path(data, noise, t)
+        velocity = self._velocity(x, self.condition(states), self.modulations(t))
+        return F.mse_loss(velocity.float(), data - noise, reduction="none").mean(dim=(0, -1))
 
     def sample(
         self,
@@ -98,18 +103,21 @@ class FlowHead(nn.Module):
         t = torch.arange(steps, device=self.modulate.weight.device) / steps
         return list(self.modulations(t).split(1))
 
-    def modulations(self, t: Float[Tensor, "n"]) -> Float[Tensor, "n M"]:
+    def modulations(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n M"]:
         """Shift, scale and gate of every block at each timestep."""
         rates = torch.exp(
             -math.log(10_000) * torch.arange(FREQUENCIES, device=t.device) / FREQUENCIES
         )
-        angles = 1_000 * t[:, None] * rates  # [n, FREQUENCIES]
+        angles = 1_000 * t[..., None] * rates  # [*n, FREQUENCIES]
         return self.modulate(self.time(torch.cat([angles.sin(), angles.cos()], dim=-1)))
 
     def _velocity(
-        self, x: Float[Tensor, "n D"], condition: Float[Tensor, "n V"], modulation: Tensor
-    ) -> Float[Tensor, "n D"]:
-        h = self.embed(x) + condition  # [n, V]
+        self,
+        x: Float[Tensor, "*n D"],
+        condition: Float[Tensor, "*#n V"],
+        modulation: Float[Tensor, "*#n M"],
+    ) -> Float[Tensor, "*n D"]:
+        h = self.embed(x) + condition  # [*n, V]
         parts = modulation.chunk(len(self.blocks), dim=-1)
         for block, part in zip(self.blocks, parts, strict=True):
             h = block(h, part)
@@ -124,6 +132,8 @@ class HeadBlock(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, h: Float[Tensor, "n V"], modulation: Tensor) -> Float[Tensor, "n V"]:
+    def forward(
+        self, h: Float[Tensor, "*n V"], modulation: Float[Tensor, "*#n T"]
+    ) -> Float[Tensor, "*n V"]:
         shift, scale, gate = modulation.chunk(3, dim=-1)
         return h + (1 + gate) * self.mlp(self.norm(h) * (1 + scale) + shift)

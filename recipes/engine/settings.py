@@ -13,24 +13,30 @@ def plain_settings(config: Any) -> dict[str, JSON]:
     return _plain(dataclasses.asdict(config))
 
 
-def check_same_settings(
-    saved: Mapping[str, JSON], now: Mapping[str, JSON], free: frozenset[str]
-) -> None:
+def settings_named(config: Any, *names: str) -> dict[str, JSON]:
+    """Some of a config's settings by their dotted names; the name of a branch takes all of it."""
+    leaves = _leaves(plain_settings(config))
+    return {
+        leaf: value
+        for leaf, value in leaves
+        if any(f"{leaf}.".startswith(f"{name}.") for name in names)
+    }
+
+
+def check_same_settings(saved: Mapping[str, JSON], now: Mapping[str, JSON]) -> None:
     """Refuse to resume with settings other than the saved ones.
 
     Args:
         saved: the settings in the checkpoint.
         now: the settings of this run.
-        free: dotted names of the settings that may differ, such as "log_every".
 
     Raises:
         ValueError: names every field that differs, with both values.
     """
     before, after = dict(_leaves(_plain(saved))), dict(_leaves(_plain(now)))
-    names = [name for name in {**before, **after} if name not in free]
     differences = [
         f"{name} was {before.get(name, 'absent')} and is {after.get(name, 'absent')}"
-        for name in names
+        for name in {**before, **after}
         if (name in before, before.get(name)) != (name in after, after.get(name))
     ]
     if differences:

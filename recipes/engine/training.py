@@ -75,10 +75,6 @@ def update(step: int, loss: Tensor, learners: Sequence[Learner]) -> list[Tensor]
     return norms
 
 
-FREE = frozenset({"out", "log_every", "checkpoint_every", "resume"})
-"""Settings that a resumed run may change: they do not change what is learned."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """Where a training stands: its learners, saved and restored together."""
@@ -86,7 +82,7 @@ class Progress:
     folder: Path
     learners: Mapping[str, Learner]
     settings: Mapping[str, JSON]
-    """Those of the run, and what its inputs are called; a resumed run must share them."""
+    """All that the learning depends on, names of the inputs too; a resumed run must share it."""
 
     def restore(self, resume: bool) -> tuple[int, float]:
         """Take up the newest checkpoint, if any.
@@ -100,7 +96,7 @@ class Progress:
         found = find_start(self.folder, resume)
         if found is None:
             return 0, 0.0
-        check_same_settings(found.state["settings"], self.settings, FREE)
+        check_same_settings(found.state["settings"], self.settings)
         for name, learner in self.learners.items():
             learner.model.load_state_dict(found.tensors[name])
             for index, optimizer in enumerate(learner.optimizers):

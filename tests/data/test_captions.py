@@ -71,3 +71,12 @@ def test_the_choice_depends_on_seed_epoch_and_index() -> None:
     captions = [f"caption {n}" for n in range(50)]
     for changed in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
         assert choose_caption(captions, *changed) != choose_caption(captions, 0, 0, 0)
+
+
+def test_the_last_caption_is_chosen_as_often_as_asked() -> None:
+    captions = ("ring", "red ring", "small red ring")
+    drawn = [choose_caption(captions, 0, 0, index, last_share=0.7) for index in range(3_000)]
+    # any of three in the other 30%: 0.7 + 0.1
+    assert abs(drawn.count("small red ring") / 3_000 - 0.8) < 0.03
+    assert set(drawn) == set(captions)
+    assert {choose_caption(captions, 0, 0, i, last_share=1.0) for i in range(99)} == {captions[-1]}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.engine.settings import check_same_settings, plain_settings
+from recipes.engine.settings import check_same_settings, plain_settings, settings_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +28,19 @@ def test_settings_are_plain():
 
 
 def test_equal_settings_pass():
-    check_same_settings(SAVED, plain_settings(Config()), frozenset())
+    check_same_settings(SAVED, plain_settings(Config()))
 
 
-def test_free_settings_may_differ():
-    now = plain_settings(Config(out=Path("x"), optim=Optim(lr=0.2)))
-    check_same_settings(SAVED, now, frozenset({"out", "optim.lr"}))
+def test_settings_are_chosen_by_name_and_branches_are_taken_whole():
+    assert settings_named(Config(), "step") == {}
+    assert settings_named(Config(), "steps", "optim.lr") == {"steps": 10, "optim.lr": 0.1}
+    assert settings_named(Config(), "optim") == {"optim.lr": 0.1, "optim.betas": [0.9, 0.95]}
 
 
 def test_every_difference_is_named_with_both_values():
     now = plain_settings(Config(steps=20, optim=Optim(lr=0.2)))
     with pytest.raises(ValueError, match=r"steps was 10 and is 20, optim\.lr was 0\.1 and is 0\.2"):
-        check_same_settings(SAVED, now, frozenset())
+        check_same_settings(SAVED, now)
 
 
 @pytest.mark.parametrize(
@@ -52,4 +53,4 @@ def test_every_difference_is_named_with_both_values():
 )
 def test_a_setting_that_came_or_went_is_named(saved, now, sentence):
     with pytest.raises(ValueError, match=sentence):
-        check_same_settings(saved, now, frozenset())
+        check_same_settings(saved, now)

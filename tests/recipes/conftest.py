@@ -1,0 +1,87 @@
+"""For the recipes: no GPU, programs as a user starts them, and a tiny experiment trained once."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from recipes import train_ar, train_joint, train_orderer, write_tokens
+from recipes.experiment import (
+    ARTraining,
+    DataSettings,
+    Evaluation,
+    Experiment,
+    JointTraining,
+    OptimSettings,
+    OrdererTraining,
+    SamplingSettings,
+)
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "recipes/configs/smoke.yaml"
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_gpu() -> Iterator[None]:
+    """Equal to the last bit is a promise for the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.accelerator, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    """Runs `python -m` with some arguments, as a user does."""
+    environment = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def start(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Experiment:
+    """Four steps of each stage, in which every loss has its say."""
+    smoke = yaml.safe_load(SMOKE.read_text())
+    optim = OptimSettings(warmup_steps=1)
+    return Experiment(
+        data=DataSettings(train_count=64, test_count=16),
+        orderer=smoke["orderer"],
+        ar=smoke["ar"],
+        train_orderer=OrdererTraining(
+            steps=4, batch_size=16, contrastive_from=0, contrastive_ramp=2, optim=optim
+        ),
+        train_ar=ARTraining(steps=4, batch_size=16, optim=optim),
+        train_joint=JointTraining(
+            steps=4, batch_size=16, align_from=2, orderer_optim=optim, ar_optim=optim
+        ),
+        sampling=SamplingSettings(steps=2),
+        evaluation=Evaluation(captions="last", generated=8, judge_steps=2, judge_scenes=32),
+        log_every=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """The tiny experiment after all three stages; copy its folder before you write there."""
+    experiment = replace(tiny, out=tmp_path_factory.mktemp("trained") / "run")
+    for stage in (train_orderer, write_tokens, train_ar, train_joint):
+        stage.main(experiment)
+    return experiment

@@ -1,0 +1,199 @@
+"""The demo at smoke size: one command, and everything that it promises is there."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ar import ARModel
+from orderer import Orderer, OrdererProcessor
+from recipes import demo, evaluate, train_ar, train_joint, train_orderer, write_tokens
+from recipes.conditions import condition_on
+from recipes.engine.cli import run as start
+from recipes.experiment import Experiment
+
+pytestmark = pytest.mark.xdist_group("demo")  # one worker runs it, once
+
+PREFIXES = ["1", "2", "4", "8", "16"]
+SHARES = ("colour", "shape", "colour_and_shape", "place")
+PICTURES = ("losses.png", "psnr.png", "retrieval.png")
+STAGES = {
+    "train_orderer": train_orderer,
+    "write_tokens": write_tokens,
+    "train_ar": train_ar,
+    "train_joint": train_joint,
+    "evaluate": evaluate,
+}
+
+
+@pytest.fixture(scope="module")
+def run(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The finished program and its folder."""
+    out = tmp_path_factory.mktemp("demo") / "run"
+    done = program("recipes.demo", "--config", "recipes/configs/smoke.yaml", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    return done, out
+
+
+@pytest.fixture(scope="module")
+def results(run: Any) -> Any:
+    return json.loads((run[1] / "results.json").read_text())
+
+
+def test_the_retrieval_of_every_prefix_is_there(results: Any) -> None:
+    for when in (results, results["joint"]["before"], results["joint"]["after"]):
+        for direction in ("image_to_text", "text_to_image"):
+            found = when["retrieval"][direction]
+            assert list(found) == PREFIXES
+            assert all(0 <= found[k][r] <= 1 for k in PREFIXES for r in ("r1", "r5"))
+
+
+def test_the_error_of_every_prefix_is_there(results: Any) -> None:
+    assert list(results["reconstruction"]["psnr"]) == PREFIXES
+    assert all(value > 0 for value in results["reconstruction"]["psnr"].values())
+
+
+def test_generated_images_stand_beside_real_ones(results: Any) -> None:
+    for when in (results, results["joint"]["before"], results["joint"]["after"]):
+        found = when["generation"]
+        assert all(0 <= of[share] <= 1 for of in (found, found["real"]) for share in SHARES)
+
+
+def test_what_comes_before_stage_three_is_what_stands_at_the_top(results: Any) -> None:
+    before, after = results["joint"]["before"], results["joint"]["after"]
+    assert before.keys() == after.keys()
+    assert all(results[measure] == before[measure] for measure in before)
+    assert after["reconstruction"] != before["reconstruction"]
+
+
+def test_the_order_is_measured(results: Any) -> None:
+    assert 0 <= results["order"]["raster_leak"] <= 1
+
+
+def test_the_numbers_say_where_they_come_from(results: Any) -> None:
+    assert list(results["seconds"]) == list(STAGES)
+    assert all(seconds > 0 for seconds in results["seconds"].values())
+    protocol = results["protocol"]
+    assert (protocol["split"], protocol["images"], protocol["captions"]) == ("test", 32, 160)
+    assert {"dtype", "ties", "judge", "dataset", "skipped"} <= protocol.keys()
+    assert results["config"]["train_orderer"]["steps"] == 4
+    assert results["seeds"] == [0]
+    assert results["versions"]["torch"] == torch.__version__
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", results["commit"])
+    assert "-m recipes.demo --config" in results["command"]
+
+
+def test_the_report_needs_no_other_file(run: Any) -> None:
+    page = (run[1] / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)', page)
+    assert len(sources) >= 7
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_the_pictures_are_there(run: Any) -> None:
+    folder = run[1] / "pictures"
+    assert all((folder / name).is_file() for name in PICTURES)
+    for when in ("separate", "joint"):
+        names = {path.name for path in (folder / when).iterdir()}
+        assert names == {"strips.png", "gains.png", "generated.png"}
+
+
+@pytest.mark.parametrize("models", [".", "joint"])
+def test_the_models_load_and_draw(models: str, run: Any) -> None:
+    folder = run[1] / models
+    orderer = Orderer.from_pretrained(folder / "orderer")
+    processor = OrdererProcessor.from_pretrained(folder / "orderer")
+    model = ARModel.from_pretrained(folder / "ar")
+    model.check_orderer(orderer.encoding_hash())
+    with torch.no_grad():
+        condition = condition_on(["a red ring"], model, orderer, processor)
+        images = orderer.decode(model.generate(condition, steps=2))
+    assert images.shape == (1, 3, 32, 32) and images.isfinite().all()
+
+
+def test_the_log_is_clean_and_ends_with_the_figures(run: Any) -> None:
+    done, out = run
+    assert not re.search("warning|traceback|error", done.stderr, flags=re.IGNORECASE)
+    assert "| measure " in done.stdout and "| PSNR in dB " in done.stdout
+    assert done.stdout.endswith(f"report:  {out / 'report.html'}\n")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stages without five starts of an interpreter."""
+
+    def run_stage(stage: str, settings: Path) -> int:
+        start(STAGES[stage].main, Experiment, ["--config", str(settings)])
+        return 0
+
+    monkeypatch.setattr(demo, "run_stage", run_stage)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_second_run_gives_the_same_numbers(run: Any, results: Any, tmp_path: Path) -> None:
+    again = ["--config", "recipes/configs/smoke.yaml", f"--out={tmp_path}"]
+    start(demo.main, Experiment, again)
+    found = json.loads((tmp_path / "results.json").read_text())
+    numbers = ("retrieval", "reconstruction", "order", "generation", "joint", "protocol", "seeds")
+    assert {name: found[name] for name in numbers} == {name: results[name] for name in numbers}
+    model = "joint/ar/model.safetensors"
+    assert (tmp_path / model).read_bytes() == (run[1] / model).read_bytes()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_demo_that_is_resumed_ends_where_it_would_have(
+    trained: Experiment, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops after stage 1; the seconds of both parts are added."""
+    run_stage, experiment = demo.run_stage, replace(tiny, out=tmp_path)
+    monkeypatch.setattr(demo, "run_stage", lambda stage, settings: 143)
+    with pytest.raises(SystemExit) as stopped:
+        demo.main(experiment)
+    assert stopped.value.code == 143
+    before = json.loads((tmp_path / "stages.json").read_text())
+    assert list(before) == ["train_orderer"]
+
+    (tmp_path / "stages.json").write_text('{"train_orderer": 1000.0}')
+    monkeypatch.setattr(demo, "run_stage", run_stage)
+    demo.main(replace(experiment, resume=True))
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["seconds"]["train_orderer"] > 1000
+    model = "joint/orderer/model.safetensors"
+    assert (tmp_path / model).read_bytes() == (trained.out / model).read_bytes()
+
+
+def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
+    for name in ("notes.txt", "results.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "orderer").mkdir()
+    demo.start_over(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"ar": {"depth": 3}}, "ARConfig has no setting named depth, got 3"),
+        ({"ar": {"tokens": 3}}, "ar.tokens follows from the orderer .*, got 3"),
+        ({"orderer": {"tokens": 0}}, "tokens must be at least 1, got 0"),
+        ({"orderer": {"context_length": 6}}, "the caption '.*' has .* word pieces, .* at most 4"),
+        ({"data": {"test": "tset"}}, "tset"),
+        ({"evaluation": {"tasks": ["retrieval"]}}, "evaluation.tasks lacks reconstruction"),
+    ],
+)
+def test_what_a_late_stage_would_refuse_is_refused_before_anything_is_lost(
+    settings: dict[str, Any], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    config = tmp_path / "wrong.yaml"
+    config.write_text(yaml.safe_dump({"out": str(tmp_path), **settings}))
+    with pytest.raises(SystemExit) as refused:
+        start(demo.main, Experiment, ["--config", str(config)])
+    assert refused.value.code == 2
+    assert re.fullmatch(f"error: .*{sentence}.*\n", capsys.readouterr().err)
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "wrong.yaml"}

@@ -1,0 +1,259 @@
+"""The three trainings: stopped and resumed, on several processes, and what may change meanwhile."""
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from orderer import Orderer
+from recipes import train_ar, train_joint, train_orderer, write_tokens
+from recipes.engine.run import Run
+from recipes.engine.settings import plain_settings
+from recipes.experiment import (
+    DataSettings,
+    Evaluation,
+    Experiment,
+    OptimSettings,
+    SamplingSettings,
+)
+
+LOGS = {train_orderer: "orderer", train_ar: "ar", train_joint: "joint"}
+MODELS = {
+    train_orderer: ("orderer",),
+    train_ar: ("ar",),
+    train_joint: ("joint/orderer", "joint/ar"),
+}
+stages = pytest.mark.parametrize("stage", LOGS, ids=lambda stage: stage.__name__.split(".")[-1])
+
+
+class Killed(BaseException):
+    """No `except Exception` sees it, like a kill."""
+
+
+@pytest.fixture
+def copied(trained: Experiment, tmp_path: Path) -> Experiment:
+    """All that the tiny experiment has left, to be changed at will."""
+    shutil.copytree(trained.out, tmp_path / "run")
+    return replace(trained, out=tmp_path / "run")
+
+
+def forget(stage: ModuleType, out: Path) -> None:
+    """Remove what a stage has written."""
+    shutil.rmtree(out / "checkpoints" / LOGS[stage])
+    for model in MODELS[stage]:
+        shutil.rmtree(out / model)
+
+
+def weights(stage: ModuleType, out: Path) -> list[bytes]:
+    return [(out / model / "model.safetensors").read_bytes() for model in MODELS[stage]]
+
+
+def losses(out: Path, name: str) -> list[dict[str, float]]:
+    lines = map(json.loads, (out / f"logs/{name}.jsonl").read_text().splitlines())
+    times = ("seconds", "samples_per_second")
+    return [{key: x for key, x in line.items() if key not in times} for line in lines]
+
+
+def after_step(number: int, happen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen once, when a step is done."""
+    log, left = Run.log, [number]
+
+    def log_and_then(self: Run, step: int, values: Any) -> None:
+        log(self, step, values)
+        if [step] == left:
+            left.clear()
+            happen()
+
+    monkeypatch.setattr(Run, "log", log_and_then)
+
+
+@stages
+def test_a_training_that_is_asked_to_stop_goes_on_to_the_same_bits(
+    stage: ModuleType, trained: Experiment, copied: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(stage, copied.out)
+    after_step(1, lambda: signal.raise_signal(signal.SIGTERM), monkeypatch)
+    stage.main(copied)
+    status = json.loads((copied.out / f"logs/{LOGS[stage]}.status.json").read_text())
+    assert (status["status"], status["steps_done"]) == ("preempted", 2)
+    assert not any((copied.out / model).exists() for model in MODELS[stage])
+
+    stage.main(replace(copied, resume=True))
+    assert weights(stage, copied.out) == weights(stage, trained.out)
+    assert losses(copied.out, LOGS[stage]) == losses(trained.out, LOGS[stage])
+
+
+@stages
+def test_a_training_that_is_killed_goes_on_to_the_same_bits(
+    stage: ModuleType, trained: Experiment, copied: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> None:
+        raise Killed
+
+    forget(stage, copied.out)
+    after_step(2, die, monkeypatch)
+    with pytest.raises(Killed):
+        stage.main(replace(copied, checkpoint_every=2))
+    stage.main(replace(copied, resume=True))
+    assert weights(stage, copied.out) == weights(stage, trained.out)
+    assert losses(copied.out, LOGS[stage]) == losses(trained.out, LOGS[stage])
+
+
+@stages
+def test_what_does_not_change_the_learning_may_differ_on_resume(
+    stage: ModuleType, trained: Experiment, copied: Experiment
+) -> None:
+    others = {
+        train_orderer: {"train_ar", "train_joint", "ar"},
+        train_ar: {"train_orderer", "train_joint", "orderer"},
+        train_joint: {"orderer", "ar"},
+    }
+    fresh = Experiment()
+    stage.main(
+        replace(
+            copied,
+            data=replace(copied.data, test_count=99),
+            sampling=SamplingSettings(steps=9),
+            evaluation=Evaluation(judge="retrieval"),
+            log_every=7,
+            checkpoint_every=7,
+            resume=True,
+            **{name: getattr(fresh, name) for name in others[stage]},
+        )
+    )
+    assert weights(stage, copied.out) == weights(stage, trained.out)
+
+
+def changed(experiment: Experiment, name: str, **changes: Any) -> Experiment:
+    return replace(experiment, **{name: replace(getattr(experiment, name), **changes)})
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "sentence"),
+    [
+        (train_orderer, lambda e: replace(e, seed=1), "seed was 0 and is 1$"),
+        (train_orderer, lambda e: replace(e, precision="fp32"), "precision was bf16 and is fp32$"),
+        (
+            train_orderer,
+            lambda e: replace(e, orderer={**e.orderer, "width": 16}),
+            r"orderer\.width was 32 and is 16$",
+        ),
+        (
+            train_orderer,
+            lambda e: replace(e, data=DataSettings(train_count=65)),
+            r"data\.train_count was 64 and is 65, pairs was [0-9a-f]{64} and is [0-9a-f]{64}$",
+        ),
+        (
+            train_orderer,
+            lambda e: changed(e, "train_orderer", optim=OptimSettings()),
+            r"train_orderer\.optim\.warmup_steps was 1 and is 50$",
+        ),
+        (
+            train_ar,
+            lambda e: replace(e, ar={**e.ar, "draws": 2}),
+            r"ar\.draws was 1 and is 2$",
+        ),
+        (
+            train_joint,
+            lambda e: changed(e, "train_orderer", full_share=0.5),
+            r"train_orderer\.full_share was 0\.25 and is 0\.5$",
+        ),
+        (
+            train_joint,
+            lambda e: changed(e, "train_ar", condition_drop=0.5),
+            r"train_ar\.condition_drop was 0\.1 and is 0\.5$",
+        ),
+        # Another number of steps is another course of the learning rates from the first step on.
+        (
+            train_orderer,
+            lambda e: changed(e, "train_orderer", steps=8),
+            r"train_orderer\.steps was 4 and is 8$",
+        ),
+        (
+            train_ar,
+            lambda e: changed(e, "train_ar", steps=8),
+            r"train_ar\.steps was 4 and is 8$",
+        ),
+        (
+            train_joint,
+            lambda e: changed(e, "train_joint", steps=8),
+            r"train_joint\.steps was 4 and is 8$",
+        ),
+    ],
+)
+def test_what_changes_the_learning_is_refused_on_resume(
+    stage: ModuleType, change: Any, sentence: str, trained: Experiment
+) -> None:
+    with pytest.raises(ValueError, match=f"cannot resume with other settings: {sentence}"):
+        stage.main(replace(change(trained), resume=True))
+
+
+def test_tokens_of_other_pairs_are_refused_on_resume(copied: Experiment) -> None:
+    write_tokens.main(replace(copied, data=DataSettings(train_count=65)))
+    with pytest.raises(ValueError, match="other settings: pairs was"):
+        train_ar.main(replace(copied, resume=True))
+
+
+def test_the_frozen_route_leaves_the_orderer_as_it_is(copied: Experiment) -> None:
+    forget(train_joint, copied.out)
+    train_joint.main(changed(copied, "train_joint", route="frozen"))
+    before, after = (
+        Orderer.from_pretrained(copied.out / folder).state_dict()
+        for folder in ("orderer", "joint/orderer")
+    )
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert weights(train_ar, copied.out) != weights(train_ar, copied.out / "joint")
+
+
+def test_the_align_route_moves_the_orderer_and_its_hash_binds_the_ar_model(
+    trained: Experiment,
+) -> None:
+    before, after = (
+        Orderer.from_pretrained(trained.out / folder).encoding_hash()
+        for folder in ("orderer", "joint/orderer")
+    )
+    assert before != after
+    config = json.loads((trained.out / "joint/ar/config.json").read_text())
+    assert config["orderer_hash"] == after
+
+
+def config_file(experiment: Experiment, folder: Path) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(plain_settings(experiment)))
+    return path
+
+
+def test_two_processes_learn_what_one_does(program: Any, tiny: Experiment, tmp_path: Path) -> None:
+    """Without noise, which differs from process to process; Muon's bf16 enlarges rounding."""
+    noiseless = changed(
+        replace(tiny, precision="fp32", orderer={**tiny.orderer, "token_noise": 0.0}),
+        "train_orderer",
+        full_share=1.0,
+    )
+    train_orderer.main(replace(noiseless, out=tmp_path / "one"))
+    both = replace(noiseless, out=tmp_path / "two")
+    launch = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+    done = program(*launch, "recipes.train_orderer", "--config", config_file(both, tmp_path))
+    assert done.returncode == 0, done.stderr
+    alone, together = (losses(tmp_path / name, "orderer") for name in ("one", "two"))
+    assert len(together) == 4 and together[-1]["contrastive"] > 0
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+    for one, two in zip(alone, together, strict=True):
+        assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_accelerate_launches_the_same_training(
+    program: Any, trained: Experiment, tmp_path: Path
+) -> None:
+    launched = config_file(replace(trained, out=tmp_path / "run"), tmp_path)
+    launch = ("accelerate.commands.launch", "--cpu", "--num_processes=1", "-m")
+    done = program(*launch, "recipes.train_orderer", "--config", launched)
+    assert done.returncode == 0, done.stderr
+    assert weights(train_orderer, tmp_path / "run") == weights(train_orderer, trained.out)
