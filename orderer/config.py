@@ -17,8 +17,8 @@ class OrdererConfig(CheckedConfig):
 
     model_type = "sightline_orderer"
 
-    image_size: int = 32
-    patch_size: int = 8
+    image_size: int = 48
+    patch_size: int = 16
     tokens: int = 16
     token_dim: int = 16
     width: int = 128

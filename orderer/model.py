@@ -25,7 +25,8 @@ from .readout import Readout
 from .text import TextTower
 
 ENCODING_SETTINGS = ("image_size", "patch_size", "tokens", "token_dim", "width", "heads")
-MOST_SCALE = 100.0
+START_SCALE, MOST_SCALE = 30.0, 100.0
+"""Of the inverse temperature: a softer start than 30 is slow to tell near captions apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Orderer(CheckedModel):
         self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
         self.readout = Readout(config)
         self.text = TextTower(config)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

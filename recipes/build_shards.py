@@ -31,20 +31,24 @@ class Config:
     split: str = "train"
     count: int | None = None
     """Pairs to write; null takes all of a folder. Scenes need a number."""
-    image_size: int = 32
+    image_size: int = 48
     """Of scenes; images of a folder keep their size."""
     per_shard: int = 2_000
     image_format: ImageFormat = "png"
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"count must be at least 1, got {self.count}")
 
 
 def main(config: Config) -> None:
     """Read, write, report."""
     pairs = islice(_pairs(config), config.count)
-    shown = tqdm(pairs, desc=config.split, unit="pair", disable=None)  # on a terminal only
+    shown = tqdm(pairs, desc=config.split, unit="pair", disable=None)  # a bar on terminals only
     manifest = write_shards(
         config.out,
         config.split,
-        shown,
+        iter(shown),
         per_shard=config.per_shard,
         image_format=config.image_format,
     )

@@ -10,6 +10,7 @@ three. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures.
 
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -208,13 +209,12 @@ def _load(folder: Path, device: torch.device) -> tuple[Orderer, OrdererProcessor
     return orderer, OrdererProcessor.from_pretrained(folder / "orderer")
 
 
-def _with_tasks(arguments: Sequence[str]) -> list[str]:
+def with_tasks(arguments: Sequence[str]) -> list[str]:
     """Read leading words as the tasks."""
-    words = [a for a in arguments if not a.startswith("-")]
-    tasks = words[: next((i for i, a in enumerate(arguments) if a.startswith("-")), len(words))]
-    rest = list(arguments[len(tasks) :])
-    return [*rest, f"--evaluation.tasks=[{','.join(tasks)}]"] if tasks else rest
+    tasks = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    options = list(arguments[len(tasks) :])
+    return [*options, f"--evaluation.tasks=[{','.join(tasks)}]"] if tasks else options
 
 
 if __name__ == "__main__":
-    start(main, Experiment, _with_tasks(sys.argv[1:]))
+    start(main, Experiment, with_tasks(sys.argv[1:]))

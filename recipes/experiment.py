@@ -35,6 +35,9 @@ class DataSettings:
     """Pairs to train on; null takes all that a folder has."""
     test_count: int | None = 500
     """Pairs to measure on; null takes all that a folder has."""
+    last_share: float = 0.75
+    """Chance that training shows an image's last caption rather than any: for sets whose captions
+    grow in detail. Bare phrases fit many images, and learn little from few of them."""
 
     def open_train(self, image_size: int) -> Pairs:
         """Load the pairs to train on, saying what was skipped."""
@@ -101,15 +104,15 @@ class OptimSettings:
 class OrdererTraining:
     """Stage 1."""
 
-    steps: int = 1000
+    steps: int = 1200
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Pairs in one step, over all processes."""
     reconstruction: float = 10.0
     """Weight of the squared error, on pixels in [-1, 1]."""
-    contrastive: float = 0.3
+    contrastive: float = 1.0
     """Weight of the contrastive loss, the mean over the prefixes."""
-    contrastive_from: int = 250
+    contrastive_from: int = 120
     """Step at which the contrastive loss comes in: from step 0 on it holds reconstruction back for
     the whole run, on features that are already there it is learned within 200 steps."""
     contrastive_ramp: int = 100
@@ -129,7 +132,7 @@ class ARTraining:
 
     steps: int = 1000
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Sequences of tokens in one step, over all processes."""
     condition_drop: float = 0.1
     """Share of the images that are learned without their condition, for guidance."""
@@ -147,7 +150,7 @@ class JointTraining:
     """How stage 2 reaches the orderer: not at all, or through an alignment loss."""
     steps: int = 200
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Pairs in one step, over all processes."""
     align: float = 0.5
     """Weight of the alignment loss on the orderer, beside stage 1's own."""

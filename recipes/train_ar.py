@@ -67,6 +67,7 @@ def main(experiment: Experiment) -> None:
             seed=experiment.seed,
             rank=run.rank,
             world=run.world,
+            last_share=experiment.data.last_share,
         )
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)

@@ -27,6 +27,7 @@ from recipes.experiment import Experiment, check_captions
 SHAPING = (
     "data.train",
     "data.train_count",
+    "data.last_share",
     "train_joint",
     "train_orderer.reconstruction",
     "train_orderer.contrastive",
@@ -84,6 +85,7 @@ def main(experiment: Experiment) -> None:
             seed=experiment.seed + 1,  # another order than stage 1's
             rank=run.rank,
             world=run.world,
+            last_share=experiment.data.last_share,
         )
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
@@ -94,7 +96,10 @@ def main(experiment: Experiment) -> None:
             with precise(device, experiment.precision):
                 # Stage 1, on replayed pairs and at full weight
                 terms = orderer.loss(
-                    batch.images.to(device), text, captions, experiment.train_orderer.full_share
+                    batch.images.to(device),
+                    text,
+                    captions,
+                    experiment.train_orderer.full_share,
                 )
                 # Stage 2, on detached tokens
                 condition = condition_on(batch.captions, model, orderer, processor)

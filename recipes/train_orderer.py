@@ -18,7 +18,7 @@ from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment, check_captions
 
-SHAPING = ("data.train", "data.train_count", "orderer", "train_orderer", "seed", "precision")
+SHAPING = ("data.train", "data.train_count", "data.last_share", "orderer", "train_orderer", "seed", "precision")
 """Settings that the learning depends on."""
 
 
@@ -56,6 +56,7 @@ def main(experiment: Experiment) -> None:
             seed=experiment.seed,
             rank=run.rank,
             world=run.world,
+            last_share=experiment.data.last_share,
         )
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)

@@ -35,6 +35,7 @@ def main(experiment: Experiment) -> None:
         orderer_hash=model.encoding_hash(),
         fingerprint=pairs.fingerprint,
     )
+    print(f"{experiment.out / 'tokens'}: {model.config.tokens} tokens of {len(pairs)} images")
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_settings_of_another_format_are_refused(orderer_folder: Path) -> None:
         ({"tokens": True}, "tokens must be a whole number, got True"),
         ({"token_noise": "much"}, "token_noise must be a number, got 'much'"),
         ({"tokens": 0}, "tokens must be at least 1, got 0"),
-        ({"patch_size": 5}, "patch_size must divide image_size, got 5 and 32"),
+        ({"image_size": 32, "patch_size": 5}, "patch_size must divide image_size, got 5 and 32"),
         ({"heads": 3}, "3 heads do not divide a width of 128"),
         ({"token_dim": 1}, "token_dim must be at least 2 .*, got 1"),
         ({"vocabulary": 49407}, "vocabulary must be at least 49408, .*, got 49407"),

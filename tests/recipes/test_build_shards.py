@@ -1,0 +1,93 @@
+"""From a folder or from scenes to shards, and from shards to a training."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data import load_shards
+from recipes import build_shards, train_ar, train_orderer, write_tokens
+from recipes.engine.cli import run as start
+from recipes.experiment import DataSettings, Experiment
+
+
+def build(*arguments: str) -> None:
+    start(build_shards.main, build_shards.Config, arguments)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two good pairs, one in a sub-folder, and a truncated image."""
+    (tmp_path / "mine/more").mkdir(parents=True)
+    for key in ("mine/a", "mine/more/b", "mine/c"):
+        Image.new("RGB", (40, 30), "teal").save(tmp_path / f"{key}.png")
+        (tmp_path / f"{key}.txt").write_text(f"a picture\nthe picture {key[-1]}\n")
+    whole = (tmp_path / "mine/c.png").read_bytes()
+    (tmp_path / "mine/c.png").write_bytes(whole[: len(whole) // 2])
+    return tmp_path / "mine"
+
+
+def test_a_folder_becomes_shards_and_what_is_damaged_is_counted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "shards"
+    build(f"--source={folder}", f"--out={out}")
+    assert capsys.readouterr() == (
+        f"{out}: 2 samples of train\nskipped: 1 truncated image\n",
+        "",
+    )
+    split = json.loads((out / "manifest.json").read_text())["splits"]["train"]
+    assert split == {"samples": 2, "captions": 4, "skipped": {"truncated image": 1}}
+    pairs = load_shards([out], "train", 16)
+    assert pairs.images.shape == (2, 3, 16, 16)
+    assert pairs.captions == (
+        ("a picture", "the picture a"),
+        ("a picture", "the picture b"),
+    )
+
+
+def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    build("--source=scenes", "--count=20", f"--out={shards}", "--image_format=webp")
+    build("--source=scenes", "--count=5", f"--out={shards}", "--split=test", "--per_shard=2")
+    assert sorted(path.name for path in shards.iterdir()) == [
+        "manifest.json",
+        *[f"test-00000{number}.tar" for number in range(3)],
+        "train-000000.tar",
+    ]
+    data = DataSettings(source=(str(shards),), train_count=None, test_count=None)
+    experiment = replace(tiny, data=data, out=tmp_path / "run")
+    assert len(data.open_test(image_size=16)) == 5
+    for stage in (train_orderer, write_tokens, train_ar):
+        stage.main(experiment)
+    assert (experiment.out / "ar/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--source=scenes"], "scenes never end: count must be a number, got null"),
+        (["--source=scenes", "--count=0"], "count must be at least 1, got 0"),
+        (["--source=scenes", "--count=1", "--split=a/b"], "only, got 'a/b'"),
+        (["--source={here}", "--split=train"], "already has shards of split 'train'"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_and_nothing_is_lost(
+    arguments: list[str],
+    sentence: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "shards"
+    build(f"--source={folder}", f"--out={out}")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as refused:
+        build(*[each.format(here=folder) for each in arguments], f"--out={out}")
+    said = capsys.readouterr().err
+    assert refused.value.code == 2
+    assert said.startswith("error: ") and said.endswith(f"{sentence}\n") and said.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

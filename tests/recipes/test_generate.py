@@ -1,0 +1,75 @@
+"""Generation: captions to one picture."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from recipes import generate
+from recipes.engine.cli import run as start
+from recipes.experiment import Experiment
+
+CAPTIONS = ("a red ring", "a blue moon at the left")
+
+
+def drawn(out: Path, experiment: Experiment, *options: str) -> bytes:
+    captions = "[" + ", ".join(f"'{caption}'" for caption in CAPTIONS) + "]"
+    arguments = [f"--models={experiment.out}", f"--captions={captions}", f"--out={out}"]
+    start(generate.main, generate.Config, [*arguments, "--steps=2", *options])
+    return out.read_bytes()
+
+
+def test_captions_become_one_picture(
+    trained: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn(tmp_path / "new/folder/images.png", trained)
+    assert capsys.readouterr().out == f"{tmp_path}/new/folder/images.png\n"
+    with Image.open(tmp_path / "new/folder/images.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > picture.height > 32  # two beside each other
+
+
+def test_a_picture_is_a_function_of_its_seed(trained: Experiment, tmp_path: Path) -> None:
+    first = drawn(tmp_path / "a.png", trained)
+    assert drawn(tmp_path / "b.png", trained) == first
+    assert drawn(tmp_path / "c.png", trained, "--seed=1") != first
+
+
+def test_a_prefix_and_stage_three_draw_too(trained: Experiment, tmp_path: Path) -> None:
+    assert drawn(tmp_path / "a.png", trained, "--prefix=1", "--guidance_scale=1")
+    assert drawn(tmp_path / "b.png", trained, f"--models={trained.out / 'joint'}")
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--captions=[]", "captions must hold at least one caption, got none"),
+        ("--prefix=17", "prefix must lie in 1..16, got 17"),
+        ("--prefix=0", "prefix must lie in 1..16, got 0"),
+        ("--steps=0", "steps must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    option: str,
+    sentence: str,
+    trained: Experiment,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        drawn(tmp_path / "a.png", trained, option)
+    assert refused.value.code == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_models_of_two_trainings_are_refused(
+    trained: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained.out / "orderer", tmp_path / "orderer")
+    shutil.copytree(trained.out / "joint/ar", tmp_path / "ar")
+    with pytest.raises(SystemExit) as refused:
+        drawn(tmp_path / "a.png", trained, f"--models={tmp_path}")
+    assert refused.value.code == 2
+    assert "was trained on tokens of orderer" in capsys.readouterr().err
