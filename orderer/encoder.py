@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .config import OrdererConfig
 from .layers import Block, causal_query_mask
-from .positions import Mixing, learned_positions
+from .positions import PATCH_POSITION_STD, Mixing, learned_positions
 
 
 class JointEncoder(nn.Module):
@@ -25,7 +25,7 @@ class JointEncoder(nn.Module):
     def __init__(self, config: OrdererConfig) -> None:
         super().__init__()
         self.embed = nn.Linear(config.patch_values, config.width)
-        self.patch_positions = learned_positions(config.patches, config.width)
+        self.patch_positions = learned_positions(config.patches, config.width, PATCH_POSITION_STD)
         self.queries = learned_positions(config.tokens, config.width)
         self.mixing = Mixing(config.tokens, config.patches)
         self.blocks = nn.ModuleList(

@@ -8,9 +8,14 @@ POSITION_STD = 0.02
 """Small beside the embeddings: larger ones left every token at one mean for hundreds of steps."""
 
 
-def learned_positions(number: int, width: int) -> nn.Parameter:
+PATCH_POSITION_STD = 0.3
+"""As large as the patches' embeddings: with small ones, text learns what is in an image long before
+it learns where (R@1 on 500 scenes after 600 steps: 0.90 with 0.02, 0.95 with 0.3)."""
+
+
+def learned_positions(number: int, width: int, std: float = POSITION_STD) -> nn.Parameter:
     """One vector for each of `number` positions."""
-    return nn.Parameter(torch.randn(number, width) * POSITION_STD)
+    return nn.Parameter(torch.randn(number, width) * std)
 
 
 class Mixing(nn.Module):

@@ -77,7 +77,7 @@ class OptimSettings:
     """Muon on the block matrices, AdamW on the rest."""
 
     muon_lr: float = 4e-3
-    adamw_lr: float = 1.5e-3
+    adamw_lr: float = 3e-3
     weight_decay: float = 0.02
     warmup_steps: int = 50
     clip: float = 1.0
@@ -104,20 +104,20 @@ class OptimSettings:
 class OrdererTraining:
     """Stage 1."""
 
-    steps: int = 1200
+    steps: int = 950
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
-    batch_size: int = 64
+    batch_size: int = 128
     """Pairs in one step, over all processes."""
     reconstruction: float = 10.0
     """Weight of the squared error, on pixels in [-1, 1]."""
     contrastive: float = 1.0
     """Weight of the contrastive loss, the mean over the prefixes."""
-    contrastive_from: int = 120
+    contrastive_from: int = 100
     """Step at which the contrastive loss comes in: from step 0 on it holds reconstruction back for
     the whole run, on features that are already there it is learned within 200 steps."""
     contrastive_ramp: int = 100
     """Steps over which it comes to its full weight."""
-    full_share: float = 0.25
+    full_share: float = 0.4
     """Share of the images that are decoded from all their tokens."""
     optim: OptimSettings = field(default_factory=OptimSettings)
 
@@ -157,10 +157,10 @@ class JointTraining:
     align_from: int = 50
     """Step until which only the projector of the alignment learns from it."""
     orderer_optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(muon_lr=4e-4, adamw_lr=1.5e-4)
+        default_factory=lambda: OptimSettings(muon_lr=4e-4, adamw_lr=3e-4)
     )
     ar_optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(muon_lr=2e-3, adamw_lr=7.5e-4)
+        default_factory=lambda: OptimSettings(muon_lr=1e-3, adamw_lr=7.5e-4)
     )
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment, check_captions
 
-SHAPING = ("ar", "train_ar", "seed", "precision")
+SHAPING = ("data.last_share", "ar", "train_ar", "seed", "precision")
 """Settings that the learning depends on."""
 
 

@@ -18,7 +18,15 @@ from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment, check_captions
 
-SHAPING = ("data.train", "data.train_count", "data.last_share", "orderer", "train_orderer", "seed", "precision")
+SHAPING = (
+    "data.train",
+    "data.train_count",
+    "data.last_share",
+    "orderer",
+    "train_orderer",
+    "seed",
+    "precision",
+)
 """Settings that the learning depends on."""
 
 

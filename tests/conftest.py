@@ -66,6 +66,6 @@ def tiny_ar() -> ar.ARModel:
 
 def awake(model: ar.ARModel) -> ar.ARModel:
     """Give weights to the layers of the head that start at zero, where its output is always 0."""
-    for layer in (model.head.modulate, model.head.to_velocity):
+    for layer in (model.head.modulate, model.head.to_data):
         torch.nn.init.normal_(layer.weight, std=0.3)
     return model

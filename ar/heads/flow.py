@@ -2,11 +2,14 @@
 
     R rows (one token of one image)   D channels of a token   W width of the trunk   V of the head
 
-The blocks are modulated by the timestep alone and the trunk's state enters by one added projection,
-so that a sampler computes all modulations once, not once per token.
+The net predicts the token itself, and its velocity follows: where the condition all but decides a
+token, a net that must predict the velocity spends itself on passing the noise through. The blocks
+are modulated by the timestep alone and the trunk's state enters by one added projection, so that a
+sampler computes all modulations once, not once per token.
 
 Sources: Li et al. 2024, "Autoregressive Image Generation without Vector Quantization" (MAR),
-section 3.2, https://arxiv.org/abs/2406.11838; flow instead of diffusion as in SphereAR.
+section 3.2, https://arxiv.org/abs/2406.11838; the prediction: Li and He 2025, "Back to Basics: Let
+Denoising Generative Models Denoise", section 3, https://arxiv.org/abs/2511.13720.
 """
 
 import math
@@ -25,7 +28,7 @@ FREQUENCIES = 64
 
 
 class FlowHead(nn.Module):
-    """Predicts the velocity of a noisy token."""
+    """Predicts a token from its noisy copy."""
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__()
@@ -38,11 +41,11 @@ class FlowHead(nn.Module):
         self.modulate = nn.Linear(width, 3 * width * config.head_layers)
         self.blocks = nn.ModuleList(HeadBlock(width) for _ in range(config.head_layers))
         self.norm = nn.LayerNorm(width)
-        self.to_velocity = nn.Linear(width, config.token_dim)
+        self.to_data = nn.Linear(width, config.token_dim)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
-        nn.init.zeros_(self.to_velocity.weight)
-        nn.init.zeros_(self.to_velocity.bias)
+        nn.init.zeros_(self.to_data.weight)
+        nn.init.zeros_(self.to_data.bias)
 
     def loss(
         self,
@@ -50,7 +53,7 @@ class FlowHead(nn.Module):
         states: Float[Tensor, "B *K W"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B *K"]:
-        """Squared error of the velocity, the mean over `draws` noises and timesteps.
+        """Squared error of the predicted token, the mean over `draws` noises and timesteps.
 
         The tokens of an image share its timesteps, so that modulations, half of the head's work,
         are computed once per image and draw.
@@ -61,8 +64,8 @@ class FlowHead(nn.Module):
         t = t.view(self.draws, len(tokens), *[1] * (tokens.ndim - 2))  # [draws, B, 1]
         noise = torch.randn(data.shape, device=data.device, generator=generator)
         x = on_path(data, noise, t)
-        velocity = self._velocity(x, self.condition(states), self.modulations(t))
-        return F.mse_loss(velocity.float(), data - noise, reduction="none").mean(dim=(0, -1))
+        predicted = self._predict(x, self.condition(states), self.modulations(t))
+        return F.mse_loss(predicted.float(), data, reduction="none").mean(dim=(0, -1))
 
     def sample(
         self,
@@ -82,15 +85,18 @@ class FlowHead(nn.Module):
             guidance_scale: 1.0 is off.
         """
         condition = self.condition(states if unguided is None else torch.cat([states, unguided]))
+        steps = len(modulations)
 
         def velocity(x: Tensor, step: int) -> Tensor:
             if unguided is None:
-                return self._velocity(x, condition, modulations[step])
-            both = self._velocity(torch.cat([x, x]), condition, modulations[step])
-            conditional, unconditional = both.chunk(2)
-            return guide(conditional, unconditional, guidance_scale)
+                data = self._predict(x, condition, modulations[step])
+            else:
+                both = self._predict(torch.cat([x, x]), condition, modulations[step])
+                conditional, unconditional = both.chunk(2)
+                data = guide(conditional, unconditional, guidance_scale)
+            return (data - x) / (1 - step / steps)
 
-        return euler(velocity, noise, len(modulations))
+        return euler(velocity, noise, steps)
 
     def schedule(self, steps: int) -> list[Float[Tensor, "1 M"]]:
         """The modulations of all Euler steps, computed once per sampler.
@@ -111,7 +117,7 @@ class FlowHead(nn.Module):
         angles = 1_000 * t[..., None] * rates  # [*n, FREQUENCIES]
         return self.modulate(self.time(torch.cat([angles.sin(), angles.cos()], dim=-1)))
 
-    def _velocity(
+    def _predict(
         self,
         x: Float[Tensor, "*n D"],
         condition: Float[Tensor, "*#n V"],
@@ -121,7 +127,7 @@ class FlowHead(nn.Module):
         parts = modulation.chunk(len(self.blocks), dim=-1)
         for block, part in zip(self.blocks, parts, strict=True):
             h = block(h, part)
-        return self.to_velocity(self.norm(h))
+        return self.to_data(self.norm(h))
 
 
 class HeadBlock(nn.Module):

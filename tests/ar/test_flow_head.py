@@ -20,7 +20,8 @@ def test_modulations_computed_once_are_those_computed_per_step(head: FlowHead) -
 
     def velocity(x: Tensor, step: int) -> Tensor:
         t = torch.full((len(x),), step / steps)
-        return head._velocity(x, head.condition(states), head.modulations(t))
+        data = head._predict(x, head.condition(states), head.modulations(t))
+        return (data - x) / (1 - step / steps)
 
     drawn = head.sample(states, None, head.schedule(steps), noise, 1.0)
     torch.testing.assert_close(drawn, euler(velocity, noise, steps), atol=1e-5, rtol=0)
@@ -36,16 +37,20 @@ def test_guided_rows_together_are_two_calls_apart(head: FlowHead) -> None:
     torch.testing.assert_close(together, other + 3 * (one - other), atol=1e-5, rtol=0)
 
 
-def test_a_fresh_head_predicts_rest(head: FlowHead) -> None:
-    torch.nn.init.zeros_(head.to_velocity.weight)
-    noise = torch.randn(5, 6)
-    assert torch.equal(head.sample(torch.randn(5, 16), None, head.schedule(3), noise, 1.0), noise)
+def test_the_last_step_lands_on_the_predicted_token(head: FlowHead) -> None:
+    torch.nn.init.zeros_(head.to_data.weight)
+    torch.nn.init.constant_(head.to_data.bias, 0.5)
+    for steps in (1, 3):
+        noise = torch.randn(5, 6)
+        drawn = head.sample(torch.randn(5, 16), None, head.schedule(steps), noise, 1.0)
+        torch.testing.assert_close(drawn, torch.full((5, 6), 0.5))
 
 
-def test_the_loss_of_rest_is_the_variance_of_the_velocity(head: FlowHead) -> None:
-    torch.nn.init.zeros_(head.to_velocity.weight)
+def test_the_loss_of_a_constant_is_the_variance_of_the_data(head: FlowHead) -> None:
+    torch.nn.init.zeros_(head.to_data.weight)
+    torch.nn.init.zeros_(head.to_data.bias)
     loss = head.loss(torch.randn(2_000, 6), torch.randn(2_000, 16)).mean()
-    assert loss.item() == pytest.approx(2, abs=0.05)  # of data - noise, both standard normal
+    assert loss.item() == pytest.approx(1, abs=0.05)
 
 
 def test_each_row_has_the_loss_it_has_alone(head: FlowHead) -> None:
