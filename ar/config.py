@@ -32,11 +32,7 @@ class ARConfig(CheckedConfig):
     mlp_width: int = 384
     head_width: int = 192
     head_layers: int = 3
-    context_noise: float = 1.0
-    """Most deviation of the noise put on the tokens that the trunk reads in training, drawn per image
-    from U(0, this), in standardised units. Without it the first token alone learns the condition, for
-    the others follow from it; and sampled tokens are never as clean as those of the data."""
-    draws: int = 4
+    draws: int = 2
     """Noise draws per token and step; they share one pass of the trunk."""
 
     def __post_init__(self, **kwargs: Any) -> None:

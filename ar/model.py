@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from orderer.bottleneck import add_token_noise
 from orderer.pretrained import CheckedModel
 
 from .config import ARConfig
@@ -122,8 +121,7 @@ class ARModel(CheckedModel):
     ) -> Float[Tensor, "K"]:
         """Flow-matching error of the standardised tokens at each position, the mean over images."""
         target = self.standardise(tokens)
-        context = add_token_noise(target[:, :-1], self.config.context_noise, generator)
-        states = self.trunk(context, condition)  # [B, K, W]
+        states = self.trunk(target[:, :-1], condition)  # [B, K, W]
         return self.head.loss(target, states, generator).mean(dim=0)
 
     @torch.no_grad()

@@ -49,6 +49,8 @@ PLACES = (
 )
 """The cells of a 3 x 3 grid, row by row."""
 GROUNDS = ("pale", "dark", "striped", "shaded")
+DRAWN_ANEW = 1
+"""Raised when the settings of the demo were chosen on the scenes of before."""
 SPLITS = ("train", "val", "test", "judge")
 
 JITTER = 0.01
@@ -94,7 +96,7 @@ def scene(split: str, index: int) -> Scene:
     """
     if split not in SPLITS:
         raise ValueError(f"scenes have the splits {', '.join(SPLITS)}, got {split!r}")
-    random = np.random.default_rng([SPLITS.index(split), index])
+    random = np.random.default_rng([DRAWN_ANEW, SPLITS.index(split), index])
     number = 1 + int(random.choice(len(OBJECTS), p=OBJECTS))
     places = random.permutation(len(PLACES))[:number]
     pairs = [

@@ -33,7 +33,7 @@ class OrdererConfig(CheckedConfig):
     context_length: int = 40
     vocabulary: int = PIECES
     embed_dim: int = 64
-    token_noise: float = 0.1
+    token_noise: float = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -66,8 +66,10 @@ def main(experiment: Experiment) -> None:
 def check(experiment: Experiment) -> None:
     """Refuse now what a later stage would refuse after minutes of training."""
     config = experiment.orderer_config()
+    processor = OrdererProcessor(config.image_size, config.context_length)
     test = experiment.data.open_test(config.image_size)
-    check_captions(test.captions, OrdererProcessor(config.image_size, config.context_length))
+    unseen = experiment.data.open_unseen(config.image_size)
+    check_captions((*test.captions, *unseen.captions), processor)
     experiment.ar_config(config, "", test.captions)
     check_judge(experiment)
     for task in get_args(Task):

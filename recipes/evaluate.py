@@ -49,24 +49,24 @@ def main(experiment: Experiment) -> None:
         folders["joint"] = experiment.out / "joint"
     first = _load(experiment.out, device)
     pairs = experiment.data.open_test(first[0].config.image_size)
+    unseen = experiment.data.open_unseen(first[0].config.image_size)
     judge = None
     if "generation" in tasks:
-        judge = make_judge(experiment, pairs, said(experiment, pairs), *first)
+        judge = make_judge(experiment, unseen, said(experiment, unseen), *first)
 
     results: dict[str, Any] = {}
     for name, folder in folders.items():
         orderer, processor = _load(folder, device)
-        tokens = torch.cat([orderer.encode(x.to(device)) for x in pairs.images.split(BATCH)])
-        found: dict[str, Any] = {}
-        if "retrieval" in tasks:
-            found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
-        if "reconstruction" in tasks:
-            found |= reconstruction(pairs, orderer, tokens, experiment.out / "pictures" / name)
+        shown = experiment.out / "pictures" / name
+        found = understanding(experiment, pairs, orderer, processor, shown)
+        if experiment.data.unseen is not None:
+            beside = experiment.out / "pictures" / name / "unseen"
+            found["unseen"] = understanding(experiment, unseen, orderer, processor, beside)
         if judge is not None:
             model = ARModel.from_pretrained(folder / "ar").to(device).eval()
             model.check_orderer(orderer.encoding_hash())
             found["generation"] = generation(
-                experiment, pairs, orderer, processor, model, judge, name
+                experiment, unseen, orderer, processor, model, judge, name
             )
         results[name] = found
     write_json(
@@ -78,6 +78,24 @@ def main(experiment: Experiment) -> None:
             **provenance(),
         },
     )
+
+
+def understanding(
+    experiment: Experiment,
+    pairs: Pairs,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    folder: Path,
+) -> dict[str, Any]:
+    """What the orderer knows of a split: retrieval and reconstruction, as far as they are asked."""
+    device, tasks = orderer.device, experiment.evaluation.tasks
+    tokens = torch.cat([orderer.encode(x.to(device)) for x in pairs.images.split(BATCH)])
+    found: dict[str, Any] = {}
+    if "retrieval" in tasks:
+        found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
+    if "reconstruction" in tasks:
+        found |= reconstruction(pairs, orderer, tokens, folder)
+    return found
 
 
 def retrieval(
@@ -189,6 +207,7 @@ def protocol(experiment: Experiment, pairs: Pairs, judge: Judge | None) -> dict[
     """How the figures were taken."""
     return {
         "split": experiment.data.test,
+        "split_generated_from": experiment.data.unseen or experiment.data.test,
         "images": len(pairs),
         "captions": sum(map(len, pairs.captions)),
         "queries": experiment.evaluation.captions,

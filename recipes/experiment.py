@@ -29,8 +29,11 @@ class DataSettings:
     """The word `scenes`, or folders of shards."""
     train: str = "train"
     """Split to train on."""
-    test: str = "test"
+    test: str = "val"
     """Split to measure on; never trained on."""
+    unseen: str | None = "test"
+    """Split whose attributes never came together in training: images are generated from its
+    captions, and the other measures are taken on it beside. Null where the test split serves."""
     train_count: int | None = 20_000
     """Pairs to train on; null takes all that a folder has."""
     test_count: int | None = 500
@@ -46,6 +49,12 @@ class DataSettings:
     def open_test(self, image_size: int) -> Pairs:
         """Load the pairs to measure on, saying what was skipped."""
         return _told(open_pairs(self.source, self.test, image_size, self.test_count))
+
+    def open_unseen(self, image_size: int) -> Pairs:
+        """Load the pairs to generate from, saying what was skipped."""
+        if self.unseen is None:
+            return self.open_test(image_size)
+        return _told(open_pairs(self.source, self.unseen, image_size, self.test_count))
 
 
 def _told(pairs: Pairs) -> Pairs:
@@ -104,11 +113,11 @@ class OptimSettings:
 class OrdererTraining:
     """Stage 1."""
 
-    steps: int = 950
+    steps: int = 880
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
     """Pairs in one step, over all processes."""
-    reconstruction: float = 10.0
+    reconstruction: float = 25.0
     """Weight of the squared error, on pixels in [-1, 1]."""
     contrastive: float = 1.0
     """Weight of the contrastive loss, the mean over the prefixes."""
@@ -130,13 +139,13 @@ class OrdererTraining:
 class ARTraining:
     """Stage 2."""
 
-    steps: int = 1000
+    steps: int = 980
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 64
     """Sequences of tokens in one step, over all processes."""
     condition_drop: float = 0.1
     """Share of the images that are learned without their condition, for guidance."""
-    optim: OptimSettings = field(default_factory=OptimSettings)
+    optim: OptimSettings = field(default_factory=lambda: OptimSettings(muon_lr=1e-2, adamw_lr=5e-3))
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps, batch_size=self.batch_size)
@@ -148,19 +157,19 @@ class JointTraining:
 
     route: Literal["frozen", "align"] = "align"
     """How stage 2 reaches the orderer: not at all, or through an alignment loss."""
-    steps: int = 200
+    steps: int = 50
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 64
     """Pairs in one step, over all processes."""
     align: float = 0.5
     """Weight of the alignment loss on the orderer, beside stage 1's own."""
-    align_from: int = 50
+    align_from: int = 20
     """Step until which only the projector of the alignment learns from it."""
     orderer_optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(muon_lr=4e-4, adamw_lr=3e-4)
+        default_factory=lambda: OptimSettings(muon_lr=4e-4, adamw_lr=3e-4, warmup_steps=20)
     )
     ar_optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(muon_lr=1e-3, adamw_lr=7.5e-4)
+        default_factory=lambda: OptimSettings(muon_lr=1e-3, adamw_lr=5e-4, warmup_steps=10)
     )
 
     def __post_init__(self) -> None:
@@ -188,14 +197,14 @@ class Evaluation:
     """What is measured, on the test split."""
 
     tasks: tuple[Task, ...] = ("retrieval", "reconstruction", "generation")
-    captions: Literal["all", "last"] = "all"
+    captions: Literal["all", "last"] = "last"
     """Queries: every caption of an image, or the last (for sets whose captions grow in detail)."""
     generated: int = 500
-    """Images to generate, from the first captions of the test split."""
+    """Images to generate, from the first captions of the unseen (or test) split."""
     judge: Literal["scenes", "classes", "retrieval"] = "scenes"
     """Who judges generated images: a network trained on real scenes or on real classes, or, where
     there is neither, the orderer's own retrieval (which then judges itself)."""
-    judge_steps: int = 400
+    judge_steps: int = 150
     """Training of the judge."""
     judge_scenes: int = 10_000
     """Real scenes that the judge of scenes is trained on."""

@@ -35,7 +35,7 @@ def make_judge(
 
     Args:
         experiment: names the judge.
-        pairs: the test split.
+        pairs: those whose captions are generated from.
         captions: of the images to judge, in their order.
         orderer: judges by its own retrieval where no other judge can.
         processor: reads captions for that orderer.
@@ -75,7 +75,10 @@ def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
             steps=experiment.evaluation.judge_steps,
             seed=experiment.seed,
         )
-    said = [_things(scene) for _, scene in numbered_scenes(experiment.data.test, number)]
+    said = [
+        _things(scene)
+        for _, scene in numbered_scenes(experiment.data.unseen or experiment.data.test, number)
+    ]
     about = (
         f"a small network trained on {len(train)} real scenes, of all colour-shape pairs, says "
         "what stands at each place; a figure is the overlap of the objects seen and said, divided "
