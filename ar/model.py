@@ -1,6 +1,7 @@
 """The AR model: a causal trunk over ordered tokens, and a flow head for each next token.
 
 B batch   K tokens   D channels of a token   C places of the condition   W width
+E channels of the text tower's states   k tokens of a prefix
 """
 
 import torch
@@ -119,7 +120,10 @@ class ARModel(CheckedModel):
         condition: Condition,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "K"]:
-        """Flow-matching error of the standardised tokens at each position, the mean over images."""
+        """Squared error of the flow head's tokens at each position, the mean over images.
+
+        Tokens are standardised here; see `FlowHead.loss`.
+        """
         target = self.standardise(tokens)
         states = self.trunk(target[:, :-1], condition)  # [B, K, W]
         return self.head.loss(target, states, generator).mean(dim=0)

@@ -24,7 +24,7 @@ from .config import ARConfig
 class Condition:
     """What stands before the tokens."""
 
-    states: Float[Tensor, "B C E"]
+    states: Float[Tensor, "B C W"]
     keep: Bool[Tensor, "B C"]
     """False for padding."""
 

@@ -3,7 +3,7 @@
 from .batches import Batch, Batches, TokenBatch, TokenBatches
 from .build import pairs_from_folder
 from .captions import DamagedCaption, choose_caption, parse_captions
-from .images import DamagedImage, ImageFormat, decode_image, encode_image, encode_png, fit_image
+from .images import DamagedImage, ImageFormat, decode_image, encode_image, fit_image
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, in_words, pairs_from
 from .shard_writer import write_shards
@@ -26,7 +26,6 @@ __all__ = [
     "choose_caption",
     "decode_image",
     "encode_image",
-    "encode_png",
     "epoch_order",
     "fit_image",
     "global_indices",

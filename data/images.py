@@ -71,11 +71,6 @@ def encode_image(image: UInt8[np.ndarray, "H W 3"], image_format: ImageFormat = 
     return file.getvalue()
 
 
-def encode_png(image: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """Write an image as PNG, which loses nothing."""
-    return encode_image(image, "png")
-
-
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise DamagedImage("image too large")

@@ -84,7 +84,7 @@ class Scene:
 
 
 def held_out(colour: str, shape: str) -> bool:
-    """True for the colour-shape pairs that only the test split shows (one per colour)."""
+    """True for the colour-shape pairs that no model is trained on (one per colour)."""
     return SHAPES.index(shape) == list(COLOURS).index(colour) % len(SHAPES)
 
 

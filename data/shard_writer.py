@@ -1,4 +1,4 @@
-"""Pairs to WebDataset shards: `SPLIT-000000.tar` holds KEY.png and KEY.txt for each pair."""
+"""Pairs to WebDataset shards: `SPLIT-000000.tar` holds an image and KEY.txt for each pair."""
 
 import re
 from collections import Counter

@@ -34,6 +34,7 @@ class OrdererConfig(CheckedConfig):
     vocabulary: int = PIECES
     embed_dim: int = 64
     token_noise: float = 1.0
+    """Most deviation of the noise on tokens that the decoder is trained on, `add_token_noise`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

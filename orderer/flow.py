@@ -55,7 +55,10 @@ def guide(
     unconditional: Float[Tensor, "*B D"],
     guidance_scale: float,
 ) -> Float[Tensor, "*B D"]:
-    """Push a velocity away from the unconditional one; a scale of 1.0 leaves it as it is.
+    """Push a prediction away from the unconditional one; a scale of 1.0 leaves it as it is.
+
+    Predictions of the data and of the velocity can both be guided, to the same end: at a given x
+    and t one is the other, scaled and shifted.
 
     Source: Ho and Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6,
     https://arxiv.org/abs/2207.12598.

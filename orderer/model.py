@@ -1,6 +1,7 @@
 """The orderer: images to ordered tokens, aligned with text and decodable at every prefix.
 
 B batch   S image side   K tokens   D channels of a token   k prefix length   E embedding size
+L word pieces   W width of the text tower   N patches   P values of a patch   J measured prefixes
 """
 
 import hashlib
@@ -34,9 +35,10 @@ class OrdererLoss:
     """The terms of stage 1's loss, unweighted."""
 
     reconstruction: Float[Tensor, ""]
-    contrastive: Float[Tensor, "P"]
+    contrastive: Float[Tensor, "J"]
     """At each prefix of `prefix_lengths`."""
     tokens: Float[Tensor, "B K D"]
+    """Those of the images, without noise: no term, but what stage 3 goes on with."""
 
 
 class Orderer(CheckedModel):
@@ -138,11 +140,11 @@ class Orderer(CheckedModel):
         tokens: Float[Tensor, "B K D"],
         text: Int[Tensor, "B L"] | None,
         captions: Int[Tensor, "B"],
-    ) -> Float[Tensor, "P"]:
+    ) -> Float[Tensor, "J"]:
         lengths = prefix_lengths(self.config.tokens)
         if text is None:
             return tokens.new_zeros(len(lengths), dtype=torch.float32)
-        images = self.embed_tokens(tokens)[:, [k - 1 for k in lengths]]  # [B, P, E]
+        images = self.embed_tokens(tokens)[:, [k - 1 for k in lengths]]  # [B, J, E]
         texts = self.embed_texts(text)  # [B, E]
         return contrastive_loss(images.float(), texts.float(), captions, self.scale)
 

@@ -1,6 +1,7 @@
 """What stage 1 is trained for.
 
-B images of one process   G images of all processes   P prefixes   E size of the embedding
+B images of one process   G images of all processes   J prefixes   E size of the embedding
+N patches   P values of a patch
 """
 
 from typing import Any
@@ -13,11 +14,11 @@ from torch.nn import functional as F
 
 
 def contrastive_loss(
-    images: Float[Tensor, "B P E"],
+    images: Float[Tensor, "B J E"],
     texts: Float[Tensor, "B E"],
     captions: Int[Tensor, "B"],
     scale: Float[Tensor, ""],
-) -> Float[Tensor, "P"]:
+) -> Float[Tensor, "J"]:
     """InfoNCE both ways at every prefix, over the batches of all processes.
 
     Pairs whose caption is equal are all positives and share the target evenly; when captions are
@@ -35,9 +36,9 @@ def contrastive_loss(
     images, texts, captions = gather(images), gather(texts), gather(captions)
     same = (captions[:, None] == captions[None, :]).to(images.dtype)  # [G, G]
     target = same / same.sum(dim=1, keepdim=True)
-    logits = scale * torch.einsum("ipe,je->pij", images, texts)  # [P, G, G]
-    to_text = -(target * logits.log_softmax(dim=2)).sum(dim=2).mean(dim=1)  # [P]
-    to_image = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)  # [P]
+    logits = scale * torch.einsum("ipe,je->pij", images, texts)  # [J, G, G]
+    to_text = -(target * logits.log_softmax(dim=2)).sum(dim=2).mean(dim=1)  # [J]
+    to_image = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean(dim=1)  # [J]
     return (to_text + to_image) / 2
 
 

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 POSITION_STD = 0.02
-"""Small beside the embeddings: larger ones left every token at one mean for hundreds of steps."""
-
+"""Of everything but patches. Small beside the embeddings: larger ones left every token at one mean
+for hundreds of steps."""
 
 PATCH_POSITION_STD = 0.3
 """As large as the patches' embeddings: with small ones, text learns what is in an image long before

@@ -162,9 +162,9 @@ class JointTraining:
     batch_size: int = 64
     """Pairs in one step, over all processes."""
     align: float = 0.5
-    """Weight of the alignment loss on the orderer, beside stage 1's own."""
+    """Weight of the alignment loss, beside the AR model's own and stage 1's."""
     align_from: int = 20
-    """Step until which only the projector of the alignment learns from it."""
+    """Step from which the alignment loss reaches the orderer; its projector learns before."""
     orderer_optim: OptimSettings = field(
         default_factory=lambda: OptimSettings(muon_lr=4e-4, adamw_lr=3e-4, warmup_steps=20)
     )
@@ -194,7 +194,7 @@ Task = Literal["retrieval", "reconstruction", "generation"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is measured, on the test split."""
+    """What is measured, on the test split and the unseen one."""
 
     tasks: tuple[Task, ...] = ("retrieval", "reconstruction", "generation")
     captions: Literal["all", "last"] = "last"

@@ -17,7 +17,7 @@ from recipes.experiment import Experiment
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Scores images, the first of which was drawn for the first test caption, and so on."""
+    """Scores images, the first of which was drawn for the first caption, and so on."""
 
     about: str
     """Who judges, for the protocol."""
@@ -31,7 +31,7 @@ def make_judge(
     orderer: Orderer,
     processor: OrdererProcessor,
 ) -> Judge:
-    """Train, on real images of the train split, the judge that an experiment asks for.
+    """Train, on real images that are never generated from, the judge that an experiment asks for.
 
     Args:
         experiment: names the judge.

@@ -80,7 +80,7 @@ def write_report(out: Path, results: Results) -> None:
 def _intro(results: Results) -> str:
     protocol, minutes = results["protocol"], sum(results["seconds"].values()) / 60
     return (
-        f"An orderer and an AR model, trained together in {minutes:.1f} minutes and measured on "
+        f"An orderer and an AR model, trained and measured in {minutes:.1f} minutes, on "
         f"{protocol['images']} images of the {protocol['split']} split."
     )
 
@@ -95,7 +95,10 @@ def _sections(folder: Path, results: Results) -> list[Section]:
         ),
         Section(
             heading="Drawn from captions",
-            text="Test captions, never seen in training; one sample each, none chosen.",
+            text=(
+                f"Captions of the {results['protocol']['split_generated_from']} split; one sample "
+                "each, none chosen."
+            ),
             pictures=[
                 (folder / "separate" / "generated.png", "after stages 1 and 2"),
                 (best / "generated.png", "after stage 3"),

@@ -1,6 +1,7 @@
 """The flow head: a small flow model of one token, given the trunk's state.
 
-    R rows (one token of one image)   D channels of a token   W width of the trunk   V of the head
+    B batch   K tokens   R rows (one token of one image)   D channels of a token
+    W width of the trunk   V of the head   T modulations of a block   M of all blocks
 
 The net predicts the token itself, and its velocity follows: where the condition all but decides a
 token, a net that must predict the velocity spends itself on passing the noise through. The blocks

@@ -2,14 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from .files import JSON
-
-ScheduleKind = Literal["cosine", "linear", "constant"]
 
 
 def make_optimizers(
@@ -60,44 +58,30 @@ class Schedule:
     """Learning rates as a pure function of the step, so a resumed run needs nothing but the step.
 
     The factor on every group's own rate rises linearly over `warmup_steps`, is 1 at step
-    `warmup_steps`, and reaches `final` at step `steps`, one after the last update.
+    `warmup_steps`, and falls as a cosine to 0 at step `steps`, one after the last update.
 
     Args:
         optimizers: their groups' rates at this moment are the peaks.
         steps: updates of the whole training, at least 1.
         warmup_steps: 0 to `steps`.
-        kind: the way down: cosine, linear, or constant (none).
-        final: the factor at the end, 0 to 1; constant has no use for it.
     """
 
-    def __init__(
-        self,
-        optimizers: Sequence[Optimizer],
-        steps: int,
-        warmup_steps: int,
-        kind: ScheduleKind = "cosine",
-        final: float = 0.0,
-    ) -> None:
+    def __init__(self, optimizers: Sequence[Optimizer], steps: int, warmup_steps: int) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if not 0 <= warmup_steps <= steps:
             raise ValueError(f"warmup_steps must be from 0 to steps={steps}, got {warmup_steps}")
-        if not 0 <= final <= 1:
-            raise ValueError(f"final must be from 0 to 1, got {final}")
         self.optimizers = optimizers
         for group in self._groups():
             group.setdefault("initial_lr", group["lr"])  # a restored optimizer brings its own
-        self.steps, self.warmup_steps, self.kind, self.final = steps, warmup_steps, kind, final
+        self.steps, self.warmup_steps = steps, warmup_steps
 
     def factor(self, step: int) -> float:
         """The share of the peak rate that update number `step` (from 0) uses."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
-        if self.kind == "constant":
-            return 1.0
         done = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
-        left = 1 - done if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-        return self.final + (1 - self.final) * left
+        return 0.5 * (1 + math.cos(math.pi * done))
 
     def set(self, step: int) -> None:
         """Set every group's rate for update number `step`."""

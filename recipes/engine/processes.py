@@ -6,12 +6,12 @@ does not see, and the mean of the processes' gradients is exact.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 
 def seed_everything(seed: int, rank: int, step: int = 0) -> None:
@@ -27,20 +27,6 @@ def seed_everything(seed: int, rank: int, step: int = 0) -> None:
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
     torch.manual_seed(int(words[2]))
-
-
-def rng_tensors() -> dict[str, Tensor]:
-    """The state of torch's random streams in this process, as tensors to be saved."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), **{f"cuda.{i}": state for i, state in enumerate(cuda)}}
-
-
-def restore_rng(tensors: Mapping[str, Tensor]) -> None:
-    """Undo `rng_tensors`; call it last, since building models and loaders draws numbers too."""
-    torch.set_rng_state(tensors["cpu"])
-    for name, state in tensors.items():
-        if name != "cpu":
-            torch.cuda.set_rng_state(state, int(name.removeprefix("cuda.")))
 
 
 @torch.no_grad()

@@ -36,9 +36,9 @@ def sampled_without_cache(
 
         def velocity(x: Tensor, step: int, a: Tensor = guided, b: Tensor = unguided) -> Tensor:
             modulation = model.head.modulations(torch.full((len(x),), step / steps))
-            one = model.head._velocity(x, model.head.condition(a), modulation)
-            other = model.head._velocity(x, model.head.condition(b), modulation)
-            return guide(one, other, guidance_scale)
+            one = model.head._predict(x, model.head.condition(a), modulation)
+            other = model.head._predict(x, model.head.condition(b), modulation)
+            return (guide(one, other, guidance_scale) - x) / (1 - step / steps)
 
         token = euler(velocity, noise[:, k], steps)
         tokens = torch.cat([tokens, token[:, None]], dim=1)

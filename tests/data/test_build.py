@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data import Damaged, Pair, encode_png, pairs_from, pairs_from_folder
+from data import Damaged, Pair, encode_image, pairs_from, pairs_from_folder
 
 
 def test_images_meet_the_captions_beside_them(
@@ -14,7 +14,7 @@ def test_images_meet_the_captions_beside_them(
     (tmp_path / "dogs").mkdir()
     wanted = make_pairs(3)
     for key, pair in zip(("a", "b.v2", "dogs/a"), wanted, strict=True):
-        (tmp_path / f"{key}.PNG").write_bytes(encode_png(pair.image))
+        (tmp_path / f"{key}.PNG").write_bytes(encode_image(pair.image))
         (tmp_path / f"{key}.txt").write_text("\n".join(pair.captions))
     (tmp_path / "notes.md").write_text("ignored")
     found = list(pairs_from_folder(tmp_path))
@@ -27,7 +27,7 @@ def test_images_meet_the_captions_beside_them(
 def test_what_is_half_or_double_is_counted_by_reason(
     tmp_path: Path, make_pairs: Callable[[int], list[Pair]]
 ) -> None:
-    raw = encode_png(make_pairs(1)[0].image)
+    raw = encode_image(make_pairs(1)[0].image)
     files = {
         "good.png": raw, "good.json": b'{"caption": "good"}',
         "alone.png": raw, "orphan.txt": b"no picture",

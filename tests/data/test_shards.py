@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import Damaged, Pair, encode_png, load_shards, read_shards, write_shards
+from data import Damaged, Pair, encode_image, load_shards, read_shards, write_shards
 
 MakePairs = Callable[[int], list[Pair]]
 Files = list[tuple[str, bytes]]
@@ -39,7 +39,7 @@ def files_of(pairs: list[Pair]) -> Files:
         file
         for pair in pairs
         for file in (
-            (f"{pair.key}.png", encode_png(pair.image)),
+            (f"{pair.key}.png", encode_image(pair.image)),
             (f"{pair.key}.txt", "\n".join(pair.captions).encode()),
         )
     ]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recipes.engine.processes import average_gradients, restore_rng, rng_tensors, seed_everything
+from recipes.engine.processes import average_gradients, seed_everything
 from recipes.engine.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -145,13 +145,6 @@ def test_noise_is_a_function_of_seed_rank_and_step():
 def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed must be at least 0, got seed -1"):
         seed_everything(-1, 0)
-
-
-def test_a_restored_stream_goes_on_where_it_was():
-    saved = rng_tensors()
-    first = torch.rand(3)
-    restore_rng(saved)
-    assert torch.equal(torch.rand(3), first)
 
 
 def test_on_one_process_gradients_stay_as_they_are():
