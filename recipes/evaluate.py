@@ -210,19 +210,25 @@ def protocol(
     """How the figures were taken."""
     return {
         "split": experiment.data.test,
-        "split_generated_from": experiment.data.unseen or experiment.data.test,
-        "images": len(pairs),
-        "captions": sum(map(len, pairs.captions)),
+        **_counts(pairs),
+        "unseen": {"split": experiment.data.unseen or experiment.data.test, **_counts(unseen)},
         "queries": experiment.evaluation.captions,
         "generated": min(experiment.evaluation.generated, len(unseen)),
-        "skipped": pairs.skipped,
-        "dataset": pairs.fingerprint,
         "dtype": "models in float32, scores in float64, images in uint8",
         "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
         "rerank": 0,
         "sampling": plain_settings(experiment.sampling),
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
+    }
+
+
+def _counts(pairs: Pairs) -> dict[str, Any]:
+    return {
+        "images": len(pairs),
+        "captions": sum(map(len, pairs.captions)),
+        "skipped": pairs.skipped,
+        "dataset": pairs.fingerprint,
     }
 
 

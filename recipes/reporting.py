@@ -39,10 +39,16 @@ def _shares(found: Results) -> dict[str, Cell]:
         for k in (lengths[0], lengths[-1]):
             name = f"{direction.replace('_', ' ')}, R@1 from {_tokens(k)}"
             figures[name] = retrieval[direction][k]["r1"]
+            if "unseen" in found:
+                unseen = found["unseen"]["retrieval"][direction][k]["r1"]
+                figures[f"  unseen pairs: {name}"] = unseen
     for name, value in found["generation"].items():
         if isinstance(value, float):
             figures[f"generated: {name.replace('_', ' ')}"] = value
-            figures[f"  real images: {name.replace('_', ' ')}"] = found["generation"]["real"][name]
+            for bound in ("rebuilt", "real"):
+                figures[f"  {bound} images: {name.replace('_', ' ')}"] = found["generation"][bound][
+                    name
+                ]
     figures["raster leak of the order"] = found["order"]["raster_leak"]
     return figures
 
@@ -96,7 +102,7 @@ def _sections(folder: Path, results: Results) -> list[Section]:
         Section(
             heading="Drawn from captions",
             text=(
-                f"Captions of the {results['protocol']['split_generated_from']} split; one sample "
+                f"Captions of the {results['protocol']['unseen']['split']} split; one sample "
                 "each, none chosen."
             ),
             pictures=[
