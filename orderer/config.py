@@ -20,7 +20,7 @@ class OrdererConfig(CheckedConfig):
     image_size: int = 48
     patch_size: int = 16
     tokens: int = 16
-    token_dim: int = 32
+    token_dim: int = 16
     width: int = 128
     heads: int = 4
     mlp_ratio: int = 2
