@@ -17,8 +17,6 @@ from recipes.engine.cli import run as start
 from recipes.experiment import Experiment
 
 SMOKE = Path(__file__).parents[2] / "recipes/configs/smoke.yaml"
-pytestmark = pytest.mark.xdist_group("demo")  # one worker runs it, once
-
 PREFIXES = ["1", "2", "4", "8", "16"]
 SHARES = ("colour", "shape", "colour_and_shape", "place")
 PICTURES = ("losses.png", "psnr.png", "retrieval.png")
