@@ -57,7 +57,9 @@ def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path:
         *[f"test-00000{number}.tar" for number in range(3)],
         "train-000000.tar",
     ]
-    data = DataSettings(source=(str(shards),), train_count=None, test_count=None)
+    data = DataSettings(
+        source=(str(shards),), test="test", unseen=None, train_count=None, test_count=None
+    )
     experiment = replace(tiny, data=data, out=tmp_path / "run")
     assert len(data.open_test(image_size=16)) == 5
     for stage in (train_orderer, write_tokens, train_ar):

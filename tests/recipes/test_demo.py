@@ -79,7 +79,8 @@ def test_the_numbers_say_where_they_come_from(results: Any) -> None:
     assert list(results["seconds"]) == list(STAGES)
     assert all(seconds > 0 for seconds in results["seconds"].values())
     protocol = results["protocol"]
-    assert (protocol["split"], protocol["images"], protocol["captions"]) == ("test", 32, 160)
+    assert (protocol["split"], protocol["images"], protocol["captions"]) == ("val", 32, 160)
+    assert protocol["unseen"]["split"] == "test" and protocol["unseen"]["images"] == 32
     assert {"dtype", "ties", "judge", "dataset", "skipped"} <= protocol.keys()
     assert results["config"]["train_orderer"]["steps"] == 4
     assert results["seeds"] == [0]
@@ -100,7 +101,7 @@ def test_the_pictures_are_there(run: Any) -> None:
     assert all((folder / name).is_file() for name in PICTURES)
     for when in ("separate", "joint"):
         names = {path.name for path in (folder / when).iterdir()}
-        assert names == {"strips.png", "gains.png", "generated.png"}
+        assert names == {"strips.png", "gains.png", "generated.png", "unseen"}
 
 
 @pytest.mark.parametrize("models", [".", "joint"])

@@ -41,9 +41,10 @@ def test_words_before_the_options_are_the_tasks() -> None:
 
 def test_one_task_measures_one_thing(copied: Experiment) -> None:
     found = measured(copied, "retrieval")["results"]
-    assert list(found) == ["separate"] and list(found["separate"]) == ["retrieval"]
+    assert list(found) == ["separate"] and list(found["separate"]) == ["retrieval", "unseen"]
     found = measured(copied, "reconstruction")["results"]["separate"]
-    assert list(found) == ["reconstruction", "order"]
+    assert list(found) == ["reconstruction", "order", "unseen"]
+    assert list(found["unseen"]) == ["reconstruction", "order"]
 
 
 def test_retrieval_needs_no_ar_model(copied: Experiment) -> None:

@@ -228,7 +228,8 @@ def test_a_judge_of_scenes_for_other_pairs_is_refused(
     refusal: Any, trained: Experiment, tmp_path: Path
 ) -> None:
     folder = shards(tmp_path / "shards", samples(good=4), split="test")
-    arguments = (SMOKE, f"--data.source=[{folder}]", "--data.test_count=4")
+    only_test = ("--data.test=test", "--data.unseen=null", "--data.test_count=4")
+    arguments = (SMOKE, f"--data.source=[{folder}]", *only_test)
     said = refusal(evaluate, *arguments, f"--out={trained.out}")
     assert said == (
         f"evaluation.judge must be classes or retrieval for data from {folder}, got scenes"
