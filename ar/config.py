@@ -18,10 +18,10 @@ class ARConfig(CheckedConfig):
     orderer_hash: str = ""
     """Of the orderer whose tokens are modelled, see `Orderer.encoding_hash`."""
     tokens: int = 16
-    token_dim: int = 16
+    token_dim: int = 64
     condition: Literal["none", "class", "text"] = "text"
     condition_dim: int = 96
-    """Channels of the text tower's states."""
+    """Channels of a word's embedding in the text tower."""
     class_names: list[str] = field(default_factory=list)
     """Of a class-conditional model, in the order of their labels."""
     context_length: int = 40
@@ -34,6 +34,9 @@ class ARConfig(CheckedConfig):
     head_layers: int = 3
     draws: int = 2
     """Noise draws per token and step; they share one pass of the trunk."""
+    timestep_location: float = -2.0
+    """Where training draws its timesteps, see `logit_normal_timesteps`. A token of many channels
+    shows through its noise from early on; what the condition says of it is learned before that."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -1,7 +1,7 @@
 """The AR model: a causal trunk over ordered tokens, and a flow head for each next token.
 
 B batch   K tokens   D channels of a token   C places of the condition   W width
-E channels of the text tower's states   k tokens of a prefix
+E channels of a word's embedding   k tokens of a prefix
 """
 
 import torch
@@ -31,7 +31,9 @@ class ARModel(CheckedModel):
         self.project = {
             "none": lambda: nn.Identity(),
             "class": lambda: nn.Embedding(len(config.class_names), config.width),
-            "text": lambda: nn.Linear(config.condition_dim, config.width),
+            "text": lambda: nn.Sequential(
+                nn.LayerNorm(config.condition_dim), nn.Linear(config.condition_dim, config.width)
+            ),
         }[config.condition]()
         self.null = nn.Parameter(torch.randn(config.width) * 0.02)
         self.register_buffer("mean", torch.zeros(config.tokens, config.token_dim))
@@ -80,18 +82,21 @@ class ARModel(CheckedModel):
         return Condition(states=self.null.expand(batch, 1, -1), keep=keep)
 
     def conditioned_on_text(
-        self, states: Float[Tensor, "B C E"], keep: Bool[Tensor, "B C"]
+        self, words: Float[Tensor, "B C E"], keep: Bool[Tensor, "B C"]
     ) -> Condition:
-        """Condition on a text tower's states, see `Orderer.text_states`.
+        """Condition on the words of a text, see `Orderer.embed_words`.
+
+        The trunk reads them itself: the states of a text tower that has learned to tell whole
+        captions apart say less of which word belongs to which.
 
         Raises:
-            ValueError: for another kind of model, or more states than its context holds.
+            ValueError: for another kind of model, or more words than its context holds.
         """
         self._expect("text")
         most = self.config.context_length
-        if states.shape[1] > most:
-            raise ValueError(f"this AR model reads {most} word pieces, got {states.shape[1]}")
-        return Condition(states=self.project(states), keep=keep)
+        if words.shape[1] > most:
+            raise ValueError(f"this AR model reads {most} word pieces, got {words.shape[1]}")
+        return Condition(states=self.project(words), keep=keep)
 
     def conditioned_on_class(self, labels: Int[Tensor, "B"]) -> Condition:
         """Condition on class labels, the places of their names in `config.class_names`."""

@@ -34,7 +34,7 @@ COLOURS = {
     "purple": (140, 60, 170),
     "pink": (244, 140, 190),
 }
-SIZES = {"small": 0.11, "large": 0.155}
+SIZES = {"small": 0.12, "large": 0.165}
 """Radius as a share of the image's side."""
 PLACES = (
     "at top left",

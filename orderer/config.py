@@ -17,10 +17,10 @@ class OrdererConfig(CheckedConfig):
 
     model_type = "sightline_orderer"
 
-    image_size: int = 48
-    patch_size: int = 16
+    image_size: int = 36
+    patch_size: int = 12
     tokens: int = 16
-    token_dim: int = 16
+    token_dim: int = 64
     width: int = 128
     heads: int = 4
     mlp_ratio: int = 2
@@ -33,7 +33,7 @@ class OrdererConfig(CheckedConfig):
     context_length: int = 40
     vocabulary: int = PIECES
     embed_dim: int = 64
-    token_noise: float = 1.0
+    token_noise: float = 0.3
     """Most deviation of the noise on tokens that the decoder is trained on, `add_token_noise`."""
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -22,13 +22,19 @@ def on_path(
 
 
 def logit_normal_timesteps(
-    number: int, device: torch.device, generator: torch.Generator | None = None
+    number: int, location: float, device: torch.device, generator: torch.Generator | None = None
 ) -> Float[Tensor, "{number}"]:
-    """Draw timesteps that favour the middle of the path: sigmoid of a standard normal.
+    """Draw timesteps that favour a part of the path: the sigmoid of a normal of deviation 1.
+
+    Args:
+        number: of timesteps.
+        location: mean of the normal; 0 favours the middle, less favours noise.
+        device: of the timesteps.
+        generator: on that device.
 
     Source: Esser et al. 2024 (Stable Diffusion 3), section 3.1, https://arxiv.org/abs/2403.03206.
     """
-    return torch.randn(number, device=device, generator=generator).sigmoid()
+    return (torch.randn(number, device=device, generator=generator) + location).sigmoid()
 
 
 def euler(

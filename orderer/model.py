@@ -100,12 +100,12 @@ class Orderer(CheckedModel):
         """Unit embeddings of tokenised captions (see `OrdererProcessor`)."""
         return self.text(text)
 
-    def text_states(
+    def embed_words(
         self, text: Int[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B L W"], Bool[Tensor, "B L"]]:
-        """The text tower's state at every word piece, and a mask that is False for padding."""
+        """The text tower's embedding of every word piece, and a mask that is False for padding."""
         places = torch.arange(text.shape[1], device=text.device)
-        return self.text.states(text), places <= text.argmax(dim=-1, keepdim=True)
+        return self.text.words(text), places <= text.argmax(dim=-1, keepdim=True)
 
     def loss(
         self,

@@ -1,4 +1,4 @@
-"""The text tower: open_clip's transformer, giving a state per word piece and one embedding.
+"""The text tower: open_clip's transformer, giving one embedding per text.
 
 B batch   L word pieces, at most the context length   W width   E size of the embedding
 """
@@ -29,16 +29,16 @@ class TextTower(nn.Module):
             no_causal_mask=True,  # the mask is given at every call, cut to the batch's longest text
         )
 
-    def states(self, text: Int[Tensor, "B L"]) -> Float[Tensor, "B L W"]:
-        """One state per word piece; a state knows the pieces before it."""
-        tower, length = self.tower, text.shape[1]
-        unseen = torch.full((length, length), float("-inf"), device=text.device).triu(1)
-        x = tower.token_embedding(text) + tower.positional_embedding[:length]
-        with portable_attention(text.device):
-            return tower.ln_final(tower.transformer(x, attn_mask=unseen))
+    def words(self, text: Int[Tensor, "B L"]) -> Float[Tensor, "B L W"]:
+        """What each word piece is by itself, wherever it stands."""
+        return self.tower.token_embedding(text)
 
     def forward(self, text: Int[Tensor, "B L"]) -> Float[Tensor, "B E"]:
-        states = self.states(text)
+        tower, length = self.tower, text.shape[1]
+        unseen = torch.full((length, length), float("-inf"), device=text.device).triu(1)
+        x = self.words(text) + tower.positional_embedding[:length]
+        with portable_attention(text.device):
+            states = tower.ln_final(tower.transformer(x, attn_mask=unseen))
         rows = torch.arange(len(text), device=text.device)
         end = states[rows, text.argmax(dim=-1)]  # the end-of-text piece has the largest number
         return F.normalize(end @ self.tower.text_projection, dim=-1)

@@ -11,7 +11,7 @@ from orderer import Orderer, OrdererProcessor
 def condition_on(
     captions: Sequence[str], model: ARModel, orderer: Orderer, processor: OrdererProcessor
 ) -> Condition:
-    """The condition of an AR model for each caption; the text tower is not trained by it.
+    """The condition of an AR model for each caption; the text tower's words are not trained by it.
 
     Raises:
         ValueError: for a caption that is no class of a class-conditional model.
@@ -22,8 +22,8 @@ def condition_on(
     if model.config.condition == "class":
         return model.conditioned_on_class(torch.tensor(_labels(captions, model), device=device))
     with torch.no_grad():
-        states, keep = orderer.text_states(processor.text(captions).to(device))
-    return model.conditioned_on_text(states, keep)
+        words, keep = orderer.embed_words(processor.text(captions).to(device))
+    return model.conditioned_on_text(words, keep)
 
 
 def _labels(captions: Sequence[str], model: ARModel) -> list[int]:

@@ -11,18 +11,16 @@ stopped. Interrupted, it lets the stage that runs save a checkpoint first.
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_args
 
+import torch
 import yaml
 
 from orderer import OrdererProcessor
 from recipes.engine.cli import run as start
+from recipes.engine.launch import launch
 from recipes.engine.page import markdown_table
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
@@ -31,6 +29,7 @@ from recipes.judging import check_judge
 from recipes.reporting import summary, write_report
 
 STAGES = ("train_orderer", "write_tokens", "train_ar", "train_joint", "evaluate")
+TRAININGS = ("train_orderer", "train_ar", "train_joint")
 FOLDERS = ("checkpoints", "logs", "orderer", "tokens", "ar", "joint", "pictures")
 FILES = ("stages.json", "evaluation.json", "results.json", "report.html")
 
@@ -45,12 +44,14 @@ def main(experiment: Experiment) -> None:
     settings = out / "experiment.yaml"
     settings.write_text(yaml.safe_dump(plain_settings(experiment), sort_keys=False))
 
+    together = 1 if torch.cuda.is_available() else experiment.processes
+    processes = dict.fromkeys(TRAININGS, together)
     seconds = read_seconds(out)
     began = time.perf_counter()
     for stage in STAGES:
         print(f"\n=== {stage}", flush=True)
         started = time.perf_counter()
-        exit_code = run_stage(stage, settings)
+        exit_code = launch(stage, ["--config", settings], processes.get(stage, 1))
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
         write_json(out / "stages.json", seconds)
         if exit_code:
@@ -89,26 +90,6 @@ def read_seconds(out: Path) -> dict[str, float]:
     """The seconds that each stage has taken already, in a run that is resumed."""
     path = out / "stages.json"
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def run_stage(stage: str, settings: Path) -> int:
-    """Run one recipe as a program and return its exit code, not 0 if we were asked to stop.
-
-    We wait for a training to save: SIGTERM is passed on, SIGINT a terminal sends to both.
-    """
-    program = subprocess.Popen([sys.executable, "-m", f"recipes.{stage}", "--config", settings])
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if number == signal.SIGTERM:
-            program.terminate()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    exit_code = program.wait()
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    return 128 + received[0] if received else exit_code
 
 
 def gather(out: Path, seconds: dict[str, float]) -> dict[str, Any]:

@@ -81,6 +81,12 @@ def _at_least(least: float, **settings: float) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def _share(**settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in 0..1, got {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
     """Muon on the block matrices, AdamW on the rest."""
@@ -126,13 +132,16 @@ class OrdererTraining:
     the whole run, on features that are already there it is learned within 200 steps."""
     contrastive_ramp: int = 100
     """Steps over which it comes to its full weight."""
-    full_share: float = 0.4
+    full_share: float = 0.7
     """Share of the images that are decoded from all their tokens."""
     optim: OptimSettings = field(default_factory=OptimSettings)
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps, batch_size=self.batch_size)
         _at_least(1, contrastive_ramp=self.contrastive_ramp)
+        _at_least(0, reconstruction=self.reconstruction, contrastive=self.contrastive)
+        _at_least(0, contrastive_from=self.contrastive_from)
+        _share(full_share=self.full_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +158,7 @@ class ARTraining:
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps, batch_size=self.batch_size)
+        _share(condition_drop=self.condition_drop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +184,7 @@ class JointTraining:
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps, batch_size=self.batch_size)
+        _at_least(0, align=self.align, align_from=self.align_from)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +198,7 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         _at_least(1, steps=self.steps)
+        _at_least(0, guidance_scale=self.guidance_scale)
 
 
 Task = Literal["retrieval", "reconstruction", "generation"]
@@ -233,6 +245,9 @@ class Experiment:
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the matrix products in training; weights and losses stay in fp32."""
+    processes: int = 2
+    """With which the demo trains on a CPU, each on its share of the cores: at our sizes two with a
+    core each do in a second half as much again as one with two. The noise depends on it."""
     log_every: int = 10
     """Steps between two lines of the log."""
     checkpoint_every: int = 500
@@ -243,6 +258,7 @@ class Experiment:
     def __post_init__(self) -> None:
         _at_least(0, seed=self.seed)
         _at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        _at_least(1, processes=self.processes)
 
     def orderer_config(self) -> OrdererConfig:
         """Check and complete the settings of the orderer."""

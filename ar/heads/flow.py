@@ -35,6 +35,7 @@ class FlowHead(nn.Module):
         super().__init__()
         width = config.head_width
         self.draws = config.draws
+        self.timestep_location = config.timestep_location
         self.token_dim = config.token_dim
         self.embed = nn.Linear(config.token_dim, width)
         self.condition = nn.Linear(config.width, width)
@@ -61,7 +62,7 @@ class FlowHead(nn.Module):
         """
         data = tokens.float().expand(self.draws, *tokens.shape)  # [draws, B, K, D]
         images = self.draws * len(tokens)
-        t = logit_normal_timesteps(images, data.device, generator)
+        t = logit_normal_timesteps(images, self.timestep_location, data.device, generator)
         t = t.view(self.draws, len(tokens), *[1] * (tokens.ndim - 2))  # [draws, B, 1]
         noise = torch.randn(data.shape, device=data.device, generator=generator)
         x = on_path(data, noise, t)

@@ -53,7 +53,12 @@ def test_a_guidance_scale_of_one_is_off_and_two_doubles_the_difference() -> None
 
 
 def test_timesteps_lie_in_the_open_interval_and_favour_the_middle() -> None:
-    t = logit_normal_timesteps(10_000, torch.device("cpu"))
+    t = logit_normal_timesteps(10_000, 0.0, torch.device("cpu"))
     assert t.min() > 0 and t.max() < 1
     middle = ((t > 0.25) & (t < 0.75)).float().mean().item()
     assert abs(middle - 0.728) < 0.02  # P(|N(0, 1)| < ln 3)
+
+
+def test_a_location_below_zero_favours_noise() -> None:
+    t = logit_normal_timesteps(10_000, -2.0, torch.device("cpu"))
+    assert abs((t < 0.5).float().mean().item() - 0.977) < 0.01  # P(N(0, 1) < 2)

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -108,6 +109,12 @@ def test_a_folder_without_a_processor_is_refused(tmp_path: Path) -> None:
         OrdererProcessor.from_pretrained(tmp_path)
 
 
+def test_grey_of_16_bits_keeps_its_levels() -> None:
+    deep = Image.fromarray(np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16))
+    pixels = OrdererProcessor(2, 8).pixels([deep])
+    assert pixels[0, 0].tolist() == [[0, 100], [200, 255]]
+
+
 def test_a_name_that_no_hub_knows_is_refused_in_one_line() -> None:
     with pytest.raises(OSError, match="no processor can be read from nobody/nothing") as refusal:
         OrdererProcessor.from_pretrained("nobody/nothing")
@@ -120,6 +127,10 @@ def test_a_name_that_no_hub_knows_is_refused_in_one_line() -> None:
         ("{", "is not JSON with named values"),
         ("[1]", "is not JSON with named values"),
         ('{"crop_size": 224}', "is of no orderer, it has crop_size"),
+        (
+            '{"image_size": "big", "context_length": 8}',
+            "image_size must be a whole number of at least 1, got 'big'",
+        ),
     ],
 )
 def test_settings_of_another_kind_are_refused(tmp_path: Path, saved: str, sentence: str) -> None:

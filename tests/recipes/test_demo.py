@@ -133,12 +133,13 @@ def test_a_second_run_gives_the_same_numbers_even_if_it_was_stopped_on_the_way(
     """It does not start five interpreters, but that is not what could change the numbers."""
     started: list[str] = []
 
-    def run_stage(stage: str, settings: Path) -> int:
-        start(STAGES[stage].main, Experiment, ["--config", str(settings)])
+    def launch(stage: str, arguments: list[str | Path], processes: int) -> int:
+        assert processes == 1
+        start(STAGES[stage].main, Experiment, [*map(str, arguments)])
         started.append(stage)
         return 143 if started == ["train_orderer"] else 0
 
-    monkeypatch.setattr(demo, "run_stage", run_stage)
+    monkeypatch.setattr(demo, "launch", launch)
     again = ["--config", str(SMOKE), f"--out={tmp_path}"]
     with pytest.raises(SystemExit) as stopped:
         start(demo.main, Experiment, again)
@@ -170,6 +171,8 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
         ({"orderer": {"tokens": 0}}, "tokens must be at least 1, got 0"),
         ({"orderer": {"context_length": 6}}, "the caption '.*' has .* word pieces, .* at most 4"),
         ({"data": {"test": "tset"}}, "tset"),
+        ({"train_orderer": {"full_share": 1.5}}, "full_share must lie in 0..1, got 1.5"),
+        ({"sampling": {"guidance_scale": -1}}, "guidance_scale must be at least 0, got -1"),
         ({"evaluation": {"tasks": ["retrieval"]}}, "evaluation.tasks lacks reconstruction"),
     ],
 )

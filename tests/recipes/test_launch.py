@@ -1,0 +1,73 @@
+"""Recipes started as programs: their exit codes, several at once, and stops handed on."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from recipes.engine.launch import launch
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose `recipes.trial` is what a test writes to `trial.py`."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "recipes" / "trial.py"
+
+
+def test_the_exit_code_is_the_programs(recipe: Path) -> None:
+    recipe.write_text("import sys; sys.exit(int(sys.argv[1]))")
+    assert [launch("trial", [code]) for code in ("0", "2")] == [0, 2]
+
+
+def test_several_processes_find_each_other(recipe: Path) -> None:
+    recipe.write_text(
+        "import torch, pathlib, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "x = torch.tensor(1.0 + dist.get_rank())\n"
+        "dist.all_reduce(x)\n"
+        "pathlib.Path(f'found-{dist.get_rank()}').write_text(str(x.item()))\n"
+    )
+    assert launch("trial", [], processes=2) == 0
+    assert [Path(f"found-{rank}").read_text() for rank in (0, 1)] == ["3.0", "3.0"]
+
+
+def test_one_that_fails_ends_the_other(recipe: Path) -> None:
+    recipe.write_text(
+        "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit(3)\ntime.sleep(600)\n"
+    )
+    began = time.monotonic()
+    assert launch("trial", [], processes=2) == 3
+    assert time.monotonic() - began < 60
+
+
+def test_a_stop_is_handed_on_and_waited_for(recipe: Path) -> None:
+    recipe.write_text(
+        "import os, pathlib, signal, time\n"
+        "rank = os.environ['RANK']\n"
+        "def save(*_): pathlib.Path(f'saved-{rank}').touch(); raise SystemExit(0)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "pathlib.Path(f'ready-{rank}').touch()\n"
+        "time.sleep(600)\n"
+    )
+
+    def stop() -> None:
+        patience = time.monotonic() + 60
+        while time.monotonic() < patience and len(list(Path().glob("ready-?"))) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert launch("trial", [], processes=2) == 128 + signal.SIGTERM
+    assert Path("saved-0").exists() and Path("saved-1").exists()
+
+
+def test_only_the_first_process_speaks(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text("import os; print('rank', os.environ['RANK'])")
+    assert launch("trial", [], processes=2) == 0
+    assert capfd.readouterr().out == "rank 0\n"
