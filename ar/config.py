@@ -28,7 +28,7 @@ class ARConfig(CheckedConfig):
     """Most word pieces of a caption."""
     width: int = 128
     heads: int = 4
-    layers: int = 4
+    layers: int = 3
     mlp_width: int = 384
     head_width: int = 192
     head_layers: int = 3

@@ -49,7 +49,7 @@ PLACES = (
 )
 """The cells of a 3 x 3 grid, row by row."""
 GROUNDS = ("pale", "dark", "striped", "shaded")
-DRAWN_ANEW = 1
+DRAWN_ANEW = 2
 """Raised when the settings of the demo were chosen on the scenes of before."""
 SPLITS = ("train", "val", "test", "judge")
 

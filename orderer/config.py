@@ -24,8 +24,8 @@ class OrdererConfig(CheckedConfig):
     width: int = 128
     heads: int = 4
     mlp_ratio: int = 2
-    encoder_layers: int = 3
-    decoder_layers: int = 3
+    encoder_layers: int = 2
+    decoder_layers: int = 2
     readout_layers: int = 2
     text_width: int = 96
     text_heads: int = 4
@@ -33,7 +33,7 @@ class OrdererConfig(CheckedConfig):
     context_length: int = 40
     vocabulary: int = PIECES
     embed_dim: int = 64
-    token_noise: float = 0.3
+    token_noise: float = 0.1
     """Most deviation of the noise on tokens that the decoder is trained on, `add_token_noise`."""
 
     def __post_init__(self, **kwargs: Any) -> None:

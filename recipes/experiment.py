@@ -119,7 +119,7 @@ class OptimSettings:
 class OrdererTraining:
     """Stage 1."""
 
-    steps: int = 880
+    steps: int = 950
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
     """Pairs in one step, over all processes."""
@@ -148,7 +148,7 @@ class OrdererTraining:
 class ARTraining:
     """Stage 2."""
 
-    steps: int = 980
+    steps: int = 1000
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 64
     """Sequences of tokens in one step, over all processes."""
@@ -216,7 +216,7 @@ class Evaluation:
     judge: Literal["scenes", "classes", "retrieval"] = "scenes"
     """Who judges generated images: a network trained on real scenes or on real classes, or, where
     there is neither, the orderer's own retrieval (which then judges itself)."""
-    judge_steps: int = 150
+    judge_steps: int = 300
     """Training of the judge."""
     judge_scenes: int = 10_000
     """Real scenes that the judge of scenes is trained on."""

@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+JOINED_BELOW = 50_000
+"""Gradients of fewer values are sent as one: each alone would wait as long as all together."""
+
 
 def seed_everything(seed: int, rank: int, step: int = 0) -> None:
     """Start the random streams of python, numpy and torch at a place of (seed, rank, step).
@@ -41,12 +44,21 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     used = _used_anywhere([p for p in parameters if p.requires_grad])
     if not used:
         return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
-    joined = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(joined)
-    parts = (joined / dist.get_world_size()).split([gradient.numel() for gradient in gradients])
-    for parameter, gradient, part in zip(used, gradients, parts, strict=True):
-        parameter.grad = gradient.copy_(part.view_as(gradient))
+    for parameter in used:
+        grown = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = grown.contiguous()
+    gradients = [parameter.grad for parameter in used if parameter.grad is not None]
+    small = [gradient for gradient in gradients if gradient.numel() < JOINED_BELOW]
+    joined = torch.cat([gradient.flatten() for gradient in small]) if small else None
+    for gradient in gradients:
+        if gradient.numel() >= JOINED_BELOW:
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()
+    if joined is not None:
+        dist.all_reduce(joined)
+        parts = (joined / dist.get_world_size()).split([gradient.numel() for gradient in small])
+        for gradient, part in zip(small, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _used_anywhere(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
