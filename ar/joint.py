@@ -2,13 +2,17 @@
 
 The AR loss itself never does: it falls fastest where tokens lose rank and meaning. What does is an
 alignment: the trunk's states over an image's tokens, read without a condition, must tell which
-caption is the image's. What makes tokens legible to the AR model is what the orderer gains.
+caption is the image's. What makes tokens legible to the AR model is what the orderer gains; the AR
+model's own weights do not follow this loss, or it would forget how to generate.
 
     B batch   K tokens   D channels of a token   W width   E size of the text embedding
 
 Source: Leng et al. 2025, "REPA-E", section 3, https://arxiv.org/abs/2504.10483 (there a frozen
 vision model is the target; here it is the text tower).
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,6 +32,23 @@ class Alignment(nn.Module):
         )
 
     def forward(self, model: ARModel, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B K E"]:
-        """Unit embeddings of tokens 1..k for every k, through the trunk without a condition."""
-        states = model.trunk.states(model.standardise(tokens), model.unconditioned(len(tokens)))
+        """Unit embeddings of tokens 1..k for every k, through the trunk without a condition.
+
+        Gradients reach the tokens and the projector, not the model.
+        """
+        with _frozen(model):
+            states = model.trunk.states(model.standardise(tokens), model.unconditioned(len(tokens)))
         return F.normalize(self.project(states[self.layer][:, 1:]), dim=-1)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No gradient of what is computed inside reaches the model's parameters."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -34,7 +34,7 @@ COLOURS = {
     "purple": (140, 60, 170),
     "pink": (244, 140, 190),
 }
-SIZES = {"small": 0.12, "large": 0.165}
+SIZES = {"small": 0.13, "large": 0.165}
 """Radius as a share of the image's side."""
 PLACES = (
     "at top left",
@@ -49,7 +49,7 @@ PLACES = (
 )
 """The cells of a 3 x 3 grid, row by row."""
 GROUNDS = ("pale", "dark", "striped", "shaded")
-DRAWN_ANEW = 2
+DRAWN_ANEW = 3
 """Raised when the settings of the demo were chosen on the scenes of before."""
 SPLITS = ("train", "val", "test", "judge")
 

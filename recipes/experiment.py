@@ -119,7 +119,7 @@ class OptimSettings:
 class OrdererTraining:
     """Stage 1."""
 
-    steps: int = 950
+    steps: int = 1000
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
     """Pairs in one step, over all processes."""
@@ -148,7 +148,7 @@ class OrdererTraining:
 class ARTraining:
     """Stage 2."""
 
-    steps: int = 1000
+    steps: int = 1100
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 64
     """Sequences of tokens in one step, over all processes."""
@@ -176,7 +176,7 @@ class JointTraining:
     align_from: int = 20
     """Step from which the alignment loss reaches the orderer; its projector learns before."""
     orderer_optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(muon_lr=4e-4, adamw_lr=3e-4, warmup_steps=20)
+        default_factory=lambda: OptimSettings(muon_lr=1e-4, adamw_lr=1e-4, warmup_steps=20)
     )
     ar_optim: OptimSettings = field(
         default_factory=lambda: OptimSettings(muon_lr=1e-3, adamw_lr=5e-4, warmup_steps=10)
@@ -191,7 +191,7 @@ class JointTraining:
 class SamplingSettings:
     """How images are generated."""
 
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.5
     """1.0 is off."""
     steps: int = 15
     """Euler steps per token."""

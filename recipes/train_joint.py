@@ -107,7 +107,7 @@ def main(experiment: Experiment) -> None:
                 condition = condition_on(batch.captions, model, orderer, processor)
                 condition = model.drop(condition, dropped.to(device))
                 errors = model.loss(terms.tokens.detach(), condition)  # [K]
-                # What both share: the AR model's states must tell the caption
+                # How stage 2 reaches stage 1: the trunk's states must tell the caption
                 route = terms.tokens if step >= settings.align_from else terms.tokens.detach()
                 aligned = contrastive_loss(
                     alignment(model, route)[:, prefixes].float(),
@@ -116,10 +116,11 @@ def main(experiment: Experiment) -> None:
                     orderer.scale.detach(),
                 ).mean()
             contrastive, flow = terms.contrastive.mean(), errors.mean()
-            loss = flow + settings.align * aligned
+            loss = flow
             if "orderer" in learners:
                 loss = (
                     loss
+                    + settings.align * aligned
                     + experiment.train_orderer.reconstruction * terms.reconstruction
                     + experiment.train_orderer.contrastive * contrastive
                 )
