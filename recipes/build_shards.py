@@ -32,7 +32,7 @@ class Config:
     split: str = "train"
     count: int | None = None
     """Pairs to write; null takes all of a folder. Scenes need a number."""
-    image_size: int = 48
+    image_size: int = 36
     """Of scenes; images of a folder keep their size."""
     per_shard: int = 2_000
     image_format: ImageFormat = "png"

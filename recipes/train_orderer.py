@@ -6,7 +6,8 @@ r"""Stage 1: train an orderer on image-text pairs.
 
 Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
 and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts unchanged under
-`torchrun` and `accelerate launch`. On 2 CPU cores the default takes about four minutes.
+`torchrun` and `accelerate launch`. On 2 CPU cores the default takes about four minutes as the demo
+starts it, on two processes.
 """
 
 from data import Batches

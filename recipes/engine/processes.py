@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 JOINED_BELOW = 50_000
 """Gradients of fewer values are sent as one: each alone would wait as long as all together."""
@@ -44,21 +44,26 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     used = _used_anywhere([p for p in parameters if p.requires_grad])
     if not used:
         return
+    gradients = []
     for parameter in used:
-        grown = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        parameter.grad = grown.contiguous()
-    gradients = [parameter.grad for parameter in used if parameter.grad is not None]
-    small = [gradient for gradient in gradients if gradient.numel() < JOINED_BELOW]
-    joined = torch.cat([gradient.flatten() for gradient in small]) if small else None
+        here = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = here.contiguous()
+        gradients.append(parameter.grad)
     for gradient in gradients:
         if gradient.numel() >= JOINED_BELOW:
-            dist.all_reduce(gradient)
-            gradient /= dist.get_world_size()
-    if joined is not None:
-        dist.all_reduce(joined)
-        parts = (joined / dist.get_world_size()).split([gradient.numel() for gradient in small])
+            _average(gradient)
+    small = [gradient for gradient in gradients if gradient.numel() < JOINED_BELOW]
+    if small:
+        joined = torch.cat([gradient.flatten() for gradient in small])
+        _average(joined)
+        parts = joined.split([gradient.numel() for gradient in small])
         for gradient, part in zip(small, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def _average(values: Tensor) -> None:
+    dist.all_reduce(values)
+    values /= dist.get_world_size()
 
 
 def _used_anywhere(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
