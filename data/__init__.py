@@ -3,6 +3,7 @@
 from .batches import Batch, Batches, TokenBatch, TokenBatches
 from .build import pairs_from_folder
 from .captions import DamagedCaption, choose_caption, parse_captions
+from .check import Counts, Defect, find_defects
 from .images import DamagedImage, ImageFormat, decode_image, encode_image, fit_image
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, in_words, pairs_from
@@ -14,9 +15,11 @@ from .tokens import TokenStore, write_tokens
 __all__ = [
     "Batch",
     "Batches",
+    "Counts",
     "Damaged",
     "DamagedCaption",
     "DamagedImage",
+    "Defect",
     "ImageFormat",
     "Pair",
     "Pairs",
@@ -27,6 +30,7 @@ __all__ = [
     "decode_image",
     "encode_image",
     "epoch_order",
+    "find_defects",
     "fit_image",
     "global_indices",
     "in_words",

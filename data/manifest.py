@@ -56,6 +56,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found = json.loads(path.read_text())
         counts = [shard["samples"] for shard in found["shards"].values() if shard["sha256"]]
+        for split in found["splits"].values():
+            counts += [split["samples"], split["captions"]]
         if any(type(count) is not int for count in counts):
             raise TypeError
         return {"shards": dict(found["shards"]), "splits": dict(found["splits"])}

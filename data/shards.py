@@ -68,6 +68,16 @@ def read_shards(
     What cannot be used comes as `Damaged`: a damaged sample, and each sample that a shard has lost,
     as far as the manifest, or else the way the tar ends, can tell.
     """
+    return (sample for _, sample in read_by_shard(folders, split, image_size))
+
+
+def read_by_shard(
+    folders: Sequence[str | Path], split: str, image_size: int | None = None
+) -> Iterator[tuple[str, Pair | Damaged]]:
+    """Like `read_shards`, each sample with the name of its shard.
+
+    What the shard itself has lost has the shard's name as its key.
+    """
     seen: set[str] = set()
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         for prefix, path, entry in _shards(folders, split):
@@ -76,10 +86,10 @@ def read_shards(
                 for sample in pool.map(lambda s: _decode(s, image_size), some):
                     key = prefix + sample.key
                     if isinstance(sample, Pair) and key in seen:
-                        yield Damaged(key=key, reason="key twice")
+                        yield path.name, Damaged(key=key, reason="key twice")
                     else:
                         seen.add(key)
-                        yield replace(sample, key=key)
+                        yield path.name, replace(sample, key=key)
 
 
 def shards_by_split(folder: Path) -> dict[str, list[Path]]:

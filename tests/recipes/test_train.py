@@ -163,7 +163,7 @@ def changed(experiment: Experiment, name: str, **changes: Any) -> Experiment:
         (
             train_joint,
             lambda e: changed(e, "train_orderer", full_share=0.5),
-            r"train_orderer\.full_share was 0\.4 and is 0\.5$",
+            r"train_orderer\.full_share was 0\.7 and is 0\.5$",
         ),
         (
             train_joint,

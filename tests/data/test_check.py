@@ -1,0 +1,106 @@
+"""A folder of shards is trusted whole, or every defect is found where it is."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data import Counts, Defect, find_defects, write_shards
+from data.scenes import scene_pairs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven pairs of five captions in three shards, and two pairs of another split."""
+    write_shards(tmp_path, "train", scene_pairs("train", 7, 16), per_shard=3)
+    write_shards(tmp_path, "test", scene_pairs("test", 2, 16))
+    return tmp_path
+
+
+def found(folder: Path) -> list[tuple[str, str, str]]:
+    return [(d.shard, d.key, d.reason) for d in find_defects(folder, Counts())]
+
+
+def test_what_was_written_is_trusted_and_counted(folder: Path) -> None:
+    good = Counts()
+    assert list(find_defects(folder, good)) == []
+    assert good.samples == {"train": 7, "test": 2} and good.captions == {"train": 35, "test": 10}
+
+
+def test_a_folder_without_a_manifest_is_checked_by_itself(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    assert found(folder) == []
+
+
+def flip(path: Path, find: bytes) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(find) + len(find) // 2] ^= 1
+    path.write_bytes(whole)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-12_000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "shard", "key", "reason"),
+    [
+        (lambda f: flip(f / "train-000001.tar", b" ground"), "train-000001.tar", "", "altered"),
+        (lambda f: cut(f / "train-000001.tar"), "train-000001.tar", "", "broken shard"),
+        (lambda f: (f / "train-000001.tar").unlink(), "train-000001.tar", "", "missing shard"),
+        (lambda f: (f / "test-000000.tar").unlink(), "test-000000.tar", "", "missing shard"),
+        (
+            lambda f: shutil.copy(f / "train-000001.tar", f / "train-000009.tar"),
+            "train-000009.tar",
+            "train-0000003",
+            "key twice",
+        ),
+        (
+            lambda f: shutil.copy(f / "train-000001.tar", f / "train-000009.tar"),
+            "train-000009.tar",
+            "",
+            "not in the manifest",
+        ),
+        (
+            lambda f: flip(f / "train-000000.tar", b"IHDR"),
+            "train-000000.tar",
+            "train-0000000",
+            "not an image",
+        ),
+    ],
+)
+def test_damage_is_found_where_it_is(
+    folder: Path, damage: Callable[[Path], object], shard: str, key: str, reason: str
+) -> None:
+    damage(folder)
+    reasons = [said for *place, said in found(folder) if place == [shard, key]]
+    assert [said for said in reasons if said.startswith(reason)]
+
+
+def test_a_manifest_that_counts_otherwise_is_a_defect(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["splits"]["test"]["captions"] = 11
+    path.write_text(json.dumps(manifest))
+    assert found(folder) == [
+        ("manifest.json", "", "the manifest says 11 captions of test, 10 are good")
+    ]
+
+
+def test_every_defect_is_listed_once(folder: Path, tmp_path: Path) -> None:
+    flip(folder / "train-000000.tar", b"IHDR")
+    flip(folder / "train-000002.tar", b"IHDR")
+    damaged = [d for d in find_defects(folder, Counts()) if d.reason == "not an image"]
+    assert damaged == [
+        Defect(shard="train-000000.tar", key="train-0000000", reason="not an image"),
+        Defect(shard="train-000002.tar", key="train-0000006", reason="not an image"),
+    ]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"has no shards named SPLIT-000000\.tar"):
+        list(find_defects(tmp_path, Counts()))
+    with pytest.raises(FileNotFoundError, match="is not a local folder"):
+        list(find_defects(tmp_path / "none", Counts()))
