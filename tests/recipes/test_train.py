@@ -14,6 +14,7 @@ import yaml
 
 from orderer import Orderer
 from recipes import train_ar, train_joint, train_orderer, write_tokens
+from recipes.engine.launch import launch
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
 from recipes.experiment import (
@@ -247,6 +248,17 @@ def test_two_processes_learn_what_one_does(program: Any, tiny: Experiment, tmp_p
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     for one, two in zip(alone, together, strict=True):
         assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_two_processes_learn_the_same_twice(
+    tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        config = config_file(replace(tiny, out=tmp_path / name), tmp_path / name)
+        assert launch("train_orderer", ["--config", config], processes=2) == 0
+    assert weights(train_orderer, tmp_path / "first") == weights(train_orderer, tmp_path / "second")
 
 
 def test_accelerate_launches_the_same_training(
