@@ -138,7 +138,7 @@ class ARModel(CheckedModel):
         self,
         condition: Condition,
         *,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.5,
         steps: int = 15,
         prefix: int | None = None,
         generator: torch.Generator | None = None,

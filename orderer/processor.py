@@ -108,13 +108,13 @@ class OrdererProcessor(PushToHubMixin):
         if settings.keys() != {"image_size", "context_length"}:
             raise ValueError(f"{folder / FILE} is of no orderer, it has {', '.join(settings)}")
         for setting, value in settings.items():
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{setting} must be a whole number of at least 1, got {value!r}")
         return cls(**settings)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips at 255
+    if image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion clips at 255
         levels = np.asarray(image).astype(np.int64) // 257
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:

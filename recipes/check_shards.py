@@ -3,9 +3,8 @@
     python -m recipes.check_shards DIR
 
 Checks that each shard is whole and the one in DIR/manifest.json (sha256, number of samples), that
-every image can be decoded and has its captions, and that no key comes twice. Prints a line for each
-defect: shard, key, reason. Exit code 0 if there is none, 1 if there is one. Some thousand samples a
-second.
+every image can be decoded and has its captions, and that no key comes twice in a split. Prints a
+line for each defect: shard, key, reason. Exit code 0 if there is none, 1 if there is one.
 """
 
 import sys
@@ -30,21 +29,20 @@ def main(config: Config) -> None:
     good = Counts()
     defects = 0
     for defect in find_defects(config.folder, good):
-        print(defect.shard, _printable(defect.key) or "-", defect.reason, sep="\t", flush=True)
+        line = (defect.shard, defect.key or "-", defect.reason)
+        print(*map(_printable, line), sep="\t", flush=True)
         defects += 1
     for split in sorted(good.samples):
         counted = f"{good.samples[split]} samples with {good.captions[split]} captions"
-        print(f"{config.folder}: {counted} of {split} are good")
+        print(f"{config.folder}: {counted} of {_printable(split)} are good")
     print(f"defects: {defects}")
     if defects:
         raise SystemExit(1)
 
 
-def _printable(key: str) -> str:
-    """A key as a terminal may see it: it comes from the file, and may try to move the cursor."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in key
-    )
+def _printable(name: str) -> str:
+    """A name as a terminal may see it: it comes from a file, and may try to move the cursor."""
+    return "".join(x if x.isprintable() else "\N{REPLACEMENT CHARACTER}" for x in name)
 
 
 def with_folder(arguments: Sequence[str]) -> list[str]:

@@ -1,12 +1,13 @@
 """All three stages on one experiment, then measures, pictures and a page to look at.
 
-    python -m recipes.demo                                        # scenes: ten minutes on 2 cores
+    python -m recipes.demo                                        # scenes: eight minutes on 2 cores
     python -m recipes.demo --config recipes/configs/emoji.yaml --data.source='[FOLDER, FOLDER]'
 
 Runs train_orderer, write_tokens, train_ar, train_joint and evaluate as programs of their own and
 writes OUT/results.json, OUT/report.html, OUT/pictures, and the models: OUT/orderer and OUT/ar
-(stages 1 and 2) and OUT/joint (stage 3). A second run starts over; `--resume` goes on where one
-stopped. Interrupted, it lets the stage that runs save a checkpoint first.
+(stages 1 and 2) and OUT/joint (stage 3). On a CPU the trainings run on two processes. A second run
+starts over; `--resume` goes on where one stopped. Interrupted, it lets the stage that runs save a
+checkpoint first.
 """
 
 import json
@@ -44,8 +45,7 @@ def main(experiment: Experiment) -> None:
     settings = out / "experiment.yaml"
     settings.write_text(yaml.safe_dump(plain_settings(experiment), sort_keys=False))
 
-    together = 1 if torch.cuda.is_available() else experiment.processes
-    processes = dict.fromkeys(TRAININGS, together)
+    processes = dict.fromkeys(TRAININGS, processes_of(experiment))
     seconds = read_seconds(out)
     began = time.perf_counter()
     for stage in STAGES:
@@ -73,9 +73,26 @@ def check(experiment: Experiment) -> None:
     check_captions((*test.captions, *unseen.captions), processor)
     experiment.ar_config(config, "", test.captions)
     check_judge(experiment)
+    check_processes(experiment)
     for task in get_args(Task):
         if task not in experiment.evaluation.tasks:
             raise ValueError(f"the demo measures everything, evaluation.tasks lacks {task}")
+
+
+def check_processes(experiment: Experiment) -> None:
+    """Refuse a batch that the processes cannot share equally."""
+    together = processes_of(experiment)
+    for name in TRAININGS:
+        size = getattr(experiment, name).batch_size
+        if size % together:
+            raise ValueError(
+                f"{name}.batch_size must divide by the {together} processes, got {size}"
+            )
+
+
+def processes_of(experiment: Experiment) -> int:
+    """How many processes train together: one on a GPU."""
+    return 1 if torch.cuda.is_available() else experiment.processes
 
 
 def start_over(out: Path) -> None:

@@ -246,8 +246,9 @@ class Experiment:
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the matrix products in training; weights and losses stay in fp32."""
     processes: int = 2
-    """With which the demo trains on a CPU, each on its share of the cores: at our sizes two with a
-    core each do in a second half as much again as one with two. The noise depends on it."""
+    """With which the demo trains on a CPU, each on its share of the cores: at our sizes two of one
+    core each are about 1.5 times as fast as one of two. The noise, hence the result, depends on it,
+    also after a resume."""
     log_every: int = 10
     """Steps between two lines of the log."""
     checkpoint_every: int = 500

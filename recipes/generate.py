@@ -28,7 +28,7 @@ class Config:
     """Folder that holds `orderer` and `ar`, as a training leaves them."""
     captions: tuple[str, ...]
     out: Path = Path("generated.png")
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.5
     """1.0 is off."""
     steps: int = 15
     """Euler steps per token."""

@@ -7,10 +7,10 @@ Reads OUT/orderer and OUT/ar; writes OUT/joint/orderer, OUT/joint/ar, OUT/logs a
 OUT/checkpoints/joint; `--resume` goes on from the newest of these. Starts unchanged under
 `torchrun` and `accelerate launch`. On 2 CPU cores the default takes under a minute.
 
-Routes: both train the AR model, on its own loss and on an alignment loss; `frozen` trains it alone.
-`align` also trains the orderer, on stage 1's losses at full weight and on the alignment loss, which
-reaches it through the AR model. The AR loss always sees detached tokens: through them it would
-collapse the orderer.
+Routes: both train the AR model on its own loss, and `frozen` nothing else. `align` also trains the
+orderer, on stage 1's losses at full weight and on an alignment loss, which reaches it through the
+AR model and leaves that one as it is. The AR loss always sees detached tokens: through them it
+would collapse the orderer.
 """
 
 import torch
@@ -54,13 +54,16 @@ def main(experiment: Experiment) -> None:
     prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    alignment = Alignment(model, orderer.config.embed_dim).to(device)
-    generating = torch.nn.ModuleDict({"ar": model, "alignment": alignment})
-    learners = {"ar": settings.ar_optim.learner(generating, settings.steps)}
+    generating = torch.nn.ModuleDict({"ar": model})
+    alignment = None
     if settings.route == "align":
-        learners["orderer"] = settings.orderer_optim.learner(orderer, settings.steps)
-    else:
+        alignment = Alignment(model, orderer.config.embed_dim).to(device)
+        generating["alignment"] = alignment
+    learners = {"ar": settings.ar_optim.learner(generating, settings.steps)}
+    if alignment is None:
         orderer.requires_grad_(False)
+    else:
+        learners["orderer"] = settings.orderer_optim.learner(orderer, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "joint",
         learners=learners,
@@ -107,17 +110,24 @@ def main(experiment: Experiment) -> None:
                 condition = condition_on(batch.captions, model, orderer, processor)
                 condition = model.drop(condition, dropped.to(device))
                 errors = model.loss(terms.tokens.detach(), condition)  # [K]
+            contrastive, flow = terms.contrastive.mean(), errors.mean()
+            logged = {
+                "flow": flow,
+                "reconstruction": terms.reconstruction,
+                "contrastive": contrastive,
+            }
+            loss = flow
+            if alignment is not None:
                 # How stage 2 reaches stage 1: the trunk's states must tell the caption
                 route = terms.tokens if step >= settings.align_from else terms.tokens.detach()
-                aligned = contrastive_loss(
-                    alignment(model, route)[:, prefixes].float(),
-                    orderer.embed_texts(text).detach().float(),
-                    captions,
-                    orderer.scale.detach(),
-                ).mean()
-            contrastive, flow = terms.contrastive.mean(), errors.mean()
-            loss = flow
-            if "orderer" in learners:
+                with precise(device, experiment.precision):
+                    aligned = contrastive_loss(
+                        alignment(model, route)[:, prefixes].float(),
+                        orderer.embed_texts(text).detach().float(),
+                        captions,
+                        orderer.scale.detach(),
+                    ).mean()
+                logged["alignment"] = aligned
                 loss = (
                     loss
                     + settings.align * aligned
@@ -125,16 +135,7 @@ def main(experiment: Experiment) -> None:
                     + experiment.train_orderer.contrastive * contrastive
                 )
             update(step, loss, list(learners.values()))
-            run.log(
-                step,
-                {
-                    "loss": loss,
-                    "flow": flow,
-                    "alignment": aligned,
-                    "reconstruction": terms.reconstruction,
-                    "contrastive": contrastive,
-                },
-            )
+            run.log(step, {"loss": loss, **logged})
             done = step + 1
             if done % experiment.checkpoint_every == 0 or done == settings.steps:
                 progress.save(done, run)

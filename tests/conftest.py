@@ -48,7 +48,7 @@ def tiny_orderer() -> orderer.Orderer:
 
 @pytest.fixture
 def tiny_ar() -> ar.ARModel:
-    """Models 4 tokens of 6 channels, given the text states of `tiny_orderer`."""
+    """Models 4 tokens of 6 channels, given the word embeddings of `tiny_orderer`."""
     config = ar.ARConfig(
         tokens=4,
         token_dim=6,

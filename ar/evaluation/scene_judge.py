@@ -41,7 +41,7 @@ class SceneJudge(nn.Module):
             nn.ReLU(),
             nn.Conv2d(32, 64, 3, padding=1, stride=2),
             nn.ReLU(),
-            nn.AdaptiveAvgPool2d(6),  # changes nothing at S = 48, where a window has 21 pixels
+            nn.AdaptiveAvgPool2d(6),  # the size of S = 48; at a smaller S cells are repeated
             nn.Flatten(),
             nn.Linear(64 * 6 * 6, 96),
             nn.ReLU(),

@@ -7,20 +7,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
+from typing import IO
 
 Program = subprocess.Popen[bytes]
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 10.0
+"""What the others have to say what they know, when one has failed."""
 
 
 def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> int:
     """Run `python -m recipes.RECIPE` and wait for it.
 
-    Several processes find each other as those of `torchrun` do, and share the cores; the first one
-    speaks for all. When one fails, the others are killed: they would wait for it. A stop is left to
-    the trainings, which save first: SIGTERM is passed on, SIGINT a terminal sends to all.
+    Several processes find each other as those of `torchrun` do, and share the cores. The first one
+    speaks for all; what another says of its failure is shown when the first has none. When one
+    fails, the others are killed: they would wait for it. A stop is left to the trainings, which
+    save first: SIGTERM is passed on, SIGINT a terminal sends to all.
 
     Args:
         recipe: its name.
@@ -31,12 +36,21 @@ def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> 
         The exit code: 0, the first other than 0, or 128 + signal if we were asked to stop.
     """
     command = [sys.executable, "-m", f"recipes.{recipe}", *map(str, arguments)]
-    programs = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL if rank else None)
-        for rank, environment in enumerate(_environments(processes))
-    ]
-    with _signals_passed_on(programs) as received:
+    programs: list[Program] = []
+    with ExitStack() as stack:
+        received = stack.enter_context(_signals_passed_on(programs))
+        stack.callback(_end, programs)
+        said = [stack.enter_context(TemporaryFile()) for _ in range(processes - 1)]
+        for environment, errors in zip(_environments(processes), [None, *said], strict=True):
+            silent = subprocess.DEVNULL if errors else None
+            programs.append(
+                subprocess.Popen(command, env=environment, stdout=silent, stderr=errors)
+            )
+        if signal.SIGTERM in received:  # it came while they were started
+            _terminate(programs)
         exit_code = _wait(programs)
+        if exit_code and not programs[0].poll():
+            _repeat(said)
     return 128 + received[0] if received else exit_code
 
 
@@ -47,15 +61,17 @@ def _environments(processes: int) -> Iterator[dict[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    cores = max(1, len(os.sched_getaffinity(0)) // processes)
     shared = {
+        "OMP_NUM_THREADS": str(cores),
+        **os.environ,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
     }
     for rank in map(str, range(processes)):
-        yield {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
+        yield {**shared, "RANK": rank, "LOCAL_RANK": rank}
 
 
 @contextmanager
@@ -66,8 +82,7 @@ def _signals_passed_on(programs: Sequence[Program]) -> Iterator[list[int]]:
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if number == signal.SIGTERM:
-            for program in programs:
-                program.terminate()
+            _terminate(programs)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -78,12 +93,32 @@ def _signals_passed_on(programs: Sequence[Program]) -> Iterator[list[int]]:
 
 
 def _wait(programs: Sequence[Program]) -> int:
-    while True:
-        codes = [program.poll() for program in programs]
-        failed = next((code for code in codes if code), 0)
-        if failed:
-            for program in programs:
-                program.kill()
-        if failed or None not in codes:
-            return failed
+    """Wait for all of them, or a little longer than for the first that fails; its exit code."""
+    failed, patience = 0, float("inf")
+    while any(program.poll() is None for program in programs) and time.monotonic() < patience:
+        if not failed:
+            failed = _failure(programs)
+            patience = time.monotonic() + GRACE_SECONDS if failed else patience
         time.sleep(POLL_SECONDS)
+    return failed or _failure(programs)
+
+
+def _failure(programs: Sequence[Program]) -> int:
+    return next((program.returncode for program in programs if program.poll()), 0)
+
+
+def _terminate(programs: Sequence[Program]) -> None:
+    for program in programs:
+        program.terminate()
+
+
+def _end(programs: Sequence[Program]) -> None:
+    for program in programs:
+        program.kill()
+        program.wait()
+
+
+def _repeat(said: Sequence[IO[bytes]]) -> None:
+    for errors in said:
+        errors.seek(0)
+        sys.stderr.write(errors.read().decode(errors="replace"))

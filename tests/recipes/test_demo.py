@@ -155,6 +155,28 @@ def test_a_second_run_gives_the_same_numbers_even_if_it_was_stopped_on_the_way(
         assert (tmp_path / weights).read_bytes() == (run[1] / weights).read_bytes()
 
 
+def test_the_trainings_alone_run_on_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def launch(stage: str, arguments: list[str | Path], processes: int) -> int:
+        started.append((stage, processes))
+        return 3 if stage == "evaluate" else 0
+
+    monkeypatch.setattr(demo, "launch", launch)
+    with pytest.raises(SystemExit) as stopped:
+        start(demo.main, Experiment, ["--config", str(SMOKE), f"--out={tmp_path}", "--processes=2"])
+    assert stopped.value.code == 3
+    assert started == [
+        ("train_orderer", 2),
+        ("write_tokens", 1),
+        ("train_ar", 2),
+        ("train_joint", 2),
+        ("evaluate", 1),
+    ]
+
+
 def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
     for name in ("notes.txt", "results.json"):
         (tmp_path / name).touch()
@@ -171,6 +193,10 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
         ({"orderer": {"tokens": 0}}, "tokens must be at least 1, got 0"),
         ({"orderer": {"context_length": 6}}, "the caption '.*' has .* word pieces, .* at most 4"),
         ({"data": {"test": "tset"}}, "tset"),
+        (
+            {"train_ar": {"batch_size": 33}},
+            "train_ar.batch_size must divide by the 2 processes, got 33",
+        ),
         ({"train_orderer": {"full_share": 1.5}}, "full_share must lie in 0..1, got 1.5"),
         ({"sampling": {"guidance_scale": -1}}, "guidance_scale must be at least 0, got -1"),
         ({"evaluation": {"tasks": ["retrieval"]}}, "evaluation.tasks lacks reconstruction"),

@@ -46,6 +46,26 @@ def test_one_that_fails_ends_the_other(recipe: Path) -> None:
     assert time.monotonic() - began < 60
 
 
+def test_what_the_others_know_is_still_said(
+    recipe: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(
+        "import os, pathlib, sys, time\n"
+        "if os.environ['RANK'] == '1': sys.exit('error: only the second knows')\n"
+        "time.sleep(1)\n"
+        "pathlib.Path('written').touch()\n"
+    )
+    assert launch("trial", [], processes=2) == 1
+    assert Path("written").exists()
+    assert capfd.readouterr().err == "error: only the second knows\n"
+
+
+def test_what_all_know_is_said_once(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text("import sys; print('error: no', file=sys.stderr); sys.exit(2)")
+    assert launch("trial", [], processes=2) == 2
+    assert capfd.readouterr().err == "error: no\n"
+
+
 def test_a_stop_is_handed_on_and_waited_for(recipe: Path) -> None:
     recipe.write_text(
         "import os, pathlib, signal, time\n"
