@@ -10,6 +10,7 @@ from .sample import Damaged, Pair, Pairs, in_words, pairs_from
 from .shard_writer import write_shards
 from .shards import load_shards, read_shards
 from .source import open_pairs
+from .tables import pairs_from_table
 from .tokens import TokenStore, write_tokens
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "open_pairs",
     "pairs_from",
     "pairs_from_folder",
+    "pairs_from_table",
     "parse_captions",
     "read_shards",
     "write_shards",

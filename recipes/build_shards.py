@@ -1,12 +1,16 @@
-"""Write pairs as WebDataset shards: KEY.png (or jpg, webp) and KEY.txt, 2,000 samples to a tar.
+r"""Write pairs as WebDataset shards: KEY.png (or jpg, webp) and KEY.txt, 2,000 samples to a tar.
 
     python -m recipes.build_shards --source=FOLDER --out=shards/mine --split=train
     python -m recipes.build_shards --source=scenes --count=10000 --out=shards/scenes --split=train
 
+    python -m recipes.build_shards --source=pairs.csv --image=file --captions='[short, long]' \
+        --out=shards/mine
+
 The source is a folder of images with side-car captions (KEY.jpg, .png or .webp beside KEY.txt, one
-caption a line, or KEY.json), or the word `scenes`. Writes OUT/SPLIT-*.tar and OUT/manifest.json
-(samples, bytes and sha256 of each shard). A damaged sample is left out, counted and reported. A
-thousand small pairs take about a second.
+caption a line, or KEY.json); a table (.csv, .tsv, .jsonl or .parquet) with a column of images
+(bytes, or paths that count from the table's folder) and columns of captions; or the word `scenes`.
+Writes OUT/SPLIT-*.tar and OUT/manifest.json (samples, bytes and sha256 of each shard). A damaged
+sample is left out, counted and reported. A thousand small pairs take about a second.
 """
 
 from collections.abc import Iterable
@@ -16,8 +20,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data import Damaged, ImageFormat, Pair, in_words, pairs_from_folder, write_shards
+from data import (
+    Damaged,
+    ImageFormat,
+    Pair,
+    in_words,
+    pairs_from_folder,
+    pairs_from_table,
+    write_shards,
+)
 from data.scenes import scene_pairs
+from data.tables import READERS as TABLES
 from recipes.engine.cli import run as start
 
 
@@ -26,7 +39,11 @@ class Config:
     """What to write where."""
 
     source: str
-    """A folder of images with captions beside them, or the word `scenes`."""
+    """A folder of images with captions beside them, a table, or the word `scenes`."""
+    image: str = "image"
+    """Column of a table's images."""
+    captions: tuple[str, ...] = ("caption",)
+    """Columns of a table's captions."""
     out: Path
     """Folder of the shards; a split that is already there is refused."""
     split: str = "train"
@@ -60,6 +77,8 @@ def main(config: Config) -> None:
 
 
 def _pairs(config: Config) -> Iterable[Pair | Damaged]:
+    if Path(config.source).suffix in TABLES:
+        return pairs_from_table(config.source, config.image, config.captions)
     if config.source != "scenes":
         return pairs_from_folder(config.source)
     if config.count is None:

@@ -48,6 +48,17 @@ def test_a_folder_becomes_shards_and_what_is_damaged_is_counted(
     )
 
 
+def test_a_table_becomes_shards(folder: Path, tmp_path: Path) -> None:
+    table = folder / "pairs.csv"
+    table.write_text("file,short,long\na.png,a,an a\nmore/b.png,b,a b\nc.png,c,a c\n")
+    out = tmp_path / "shards"
+    build(f"--source={table}", "--image=file", "--captions=[short, long]", f"--out={out}")
+    pairs = load_shards([out], "train", 16)
+    assert pairs.captions == (("a", "an a"), ("b", "a b"))
+    split = json.loads((out / "manifest.json").read_text())["splits"]["train"]
+    assert split["skipped"] == {"truncated image": 1}
+
+
 def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     build("--source=scenes", "--count=20", f"--out={shards}", "--image_format=webp")
@@ -74,6 +85,7 @@ def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path:
         (["--source=scenes", "--count=0"], "count must be at least 1, got 0"),
         (["--source=scenes", "--count=1", "--split=a/b"], "only, got 'a/b'"),
         (["--source={here}", "--split=train"], "already has shards of split 'train'"),
+        (["--source={here}/none.csv", "--split=new"], "there is no table {here}/none.csv"),
     ],
 )
 def test_what_cannot_be_built_is_refused_and_nothing_is_lost(
@@ -91,5 +103,6 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_lost(
         build(*[each.format(here=folder) for each in arguments], f"--out={out}")
     said = capsys.readouterr().err
     assert refused.value.code == 2
+    sentence = sentence.format(here=folder)
     assert said.startswith("error: ") and said.endswith(f"{sentence}\n") and said.count("\n") == 1
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
