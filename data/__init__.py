@@ -4,6 +4,7 @@ from .batches import Batch, Batches, TokenBatch, TokenBatches
 from .build import pairs_from_folder
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .check import Counts, Defect, find_defects
+from .coco import pairs_from_coco
 from .images import DamagedImage, ImageFormat, decode_image, encode_image, fit_image
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, in_words, pairs_from
@@ -38,6 +39,7 @@ __all__ = [
     "load_shards",
     "open_pairs",
     "pairs_from",
+    "pairs_from_coco",
     "pairs_from_folder",
     "pairs_from_table",
     "parse_captions",

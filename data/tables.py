@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .inside import read_inside
 from .sample import Damaged, Pair, decode_pair
-from .tar_index import MAX_MEMBER_BYTES
 
 Row = Mapping[str, Any]
 ROWS_AT_ONCE = 64
@@ -78,15 +78,7 @@ def _image(cell: Any, folder: Path) -> bytes | str:
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return cell
-    if not isinstance(cell, str) or not cell or "\0" in cell:
-        return "no image"
-    path = (folder / cell).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        return "image outside the table's folder"
-    if not path.is_file():
-        return "no image"
-    with path.open("rb") as file:
-        return file.read(MAX_MEMBER_BYTES + 1)
+    return read_inside(folder, cell) if isinstance(cell, str) else "no image"
 
 
 def _comma_separated(path: Path, columns: Sequence[str]) -> Iterator[Row]:

@@ -2,15 +2,17 @@ r"""Write pairs as WebDataset shards: KEY.png (or jpg, webp) and KEY.txt, 2,000 
 
     python -m recipes.build_shards --source=FOLDER --out=shards/mine --split=train
     python -m recipes.build_shards --source=scenes --count=10000 --out=shards/scenes --split=train
-
     python -m recipes.build_shards --source=pairs.csv --image=file --captions='[short, long]' \
         --out=shards/mine
+    python -m recipes.build_shards --source=dataset_coco.json --image_folder=coco --split=val \
+        --image_format=jpg --out=shards/coco
 
 The source is a folder of images with side-car captions (KEY.jpg, .png or .webp beside KEY.txt, one
 caption a line, or KEY.json); a table (.csv, .tsv, .jsonl or .parquet) with a column of images
-(bytes, or paths that count from the table's folder) and columns of captions; or the word `scenes`.
-Writes OUT/SPLIT-*.tar and OUT/manifest.json (samples, bytes and sha256 of each shard). A damaged
-sample is left out, counted and reported. A thousand small pairs take about a second.
+(bytes, or paths that count from the table's folder) and columns of captions; a COCO caption file
+(.json), also as Karpathy split it; or the word `scenes`. Writes OUT/SPLIT-*.tar and
+OUT/manifest.json (samples, bytes and sha256 of each shard). A damaged sample is left out, counted
+and reported. A thousand small pairs take about a second.
 """
 
 from collections.abc import Iterable
@@ -25,6 +27,7 @@ from data import (
     ImageFormat,
     Pair,
     in_words,
+    pairs_from_coco,
     pairs_from_folder,
     pairs_from_table,
     write_shards,
@@ -39,11 +42,13 @@ class Config:
     """What to write where."""
 
     source: str
-    """A folder of images with captions beside them, a table, or the word `scenes`."""
+    """A folder of images with captions beside them, a table, a COCO file, or the word `scenes`."""
     image: str = "image"
     """Column of a table's images."""
     captions: tuple[str, ...] = ("caption",)
     """Columns of a table's captions."""
+    image_folder: Path | None = None
+    """Folder of the images that a COCO file names; null takes the file's own."""
     out: Path
     """Folder of the shards; a split that is already there is refused."""
     split: str = "train"
@@ -79,6 +84,9 @@ def main(config: Config) -> None:
 def _pairs(config: Config) -> Iterable[Pair | Damaged]:
     if Path(config.source).suffix in TABLES:
         return pairs_from_table(config.source, config.image, config.captions)
+    if config.source.endswith(".json"):
+        folder = config.image_folder or Path(config.source).parent
+        return pairs_from_coco(config.source, folder, config.split)
     if config.source != "scenes":
         return pairs_from_folder(config.source)
     if config.count is None:

@@ -59,6 +59,19 @@ def test_a_table_becomes_shards(folder: Path, tmp_path: Path) -> None:
     assert split["skipped"] == {"truncated image": 1}
 
 
+def test_a_coco_file_becomes_shards(folder: Path, tmp_path: Path) -> None:
+    images = [{"filename": "a.png", "split": "val", "sentences": [{"raw": "a"}, {"raw": "an a"}]}]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images}))
+    out = tmp_path / "shards"
+    build(
+        f"--source={tmp_path / 'coco.json'}",
+        f"--image_folder={folder}",
+        "--split=val",
+        f"--out={out}",
+    )
+    assert load_shards([out], "val", 16).captions == (("a", "an a"),)
+
+
 def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     build("--source=scenes", "--count=20", f"--out={shards}", "--image_format=webp")
