@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from .inside import read_bounded
 from .sample import Damaged, Pair, decode_pair
-from .tar_index import MAX_MEMBER_BYTES, split_name
+from .tar_index import split_name
 
 
 def pairs_from_folder(folder: str | Path) -> Iterator[Pair | Damaged]:
@@ -34,12 +35,7 @@ def _files_by_key(folder: Path) -> dict[str, list[tuple[str, Path]]]:
 
 
 def _pair(key: str, paths: list[tuple[str, Path]]) -> Pair | Damaged:
-    files = {suffix: _read(path) for suffix, path in paths}
+    files = {suffix: read_bounded(path) for suffix, path in paths}
     if len(files) < len(paths):  # KEY.jpg and KEY.JPG
         return Damaged(key=key, reason="key twice")
     return decode_pair(key, files)
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_MEMBER_BYTES + 1)

@@ -33,8 +33,20 @@ def parse_captions(raw: bytes, kind: Literal["txt", "json"]) -> tuple[str, ...]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DamagedCaption("caption not UTF-8") from None
-    lines = text.splitlines() if kind == "txt" else _from_json(text)
-    return _bounded(tuple(filter(None, map(clean_caption, lines))))
+    return captions_from(text.splitlines() if kind == "txt" else _from_json(text))
+
+
+def captions_from(texts: object) -> tuple[str, ...]:
+    """Take a list of texts as the captions of one image, blank ones dropped: at least one.
+
+    Raises:
+        DamagedCaption: for anything but a list of texts, or too much of them.
+    """
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DamagedCaption("caption not text")
+    if any(unicodedata.category(c) == "Cs" for text in texts for c in text):
+        raise DamagedCaption("caption not UTF-8")  # half of a surrogate pair
+    return _bounded(tuple(filter(None, map(clean_caption, texts))))
 
 
 def clean_caption(text: str) -> str:
@@ -78,7 +90,7 @@ def _bounded(captions: tuple[str, ...]) -> tuple[str, ...]:
     return captions
 
 
-def _from_json(text: str) -> list[str]:
+def _from_json(text: str) -> object:
     try:
         fields = json.loads(text, object_pairs_hook=_without_repeats)
     except RecursionError:
@@ -96,12 +108,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _captions_among(fields: Any) -> list[str]:
+def _captions_among(fields: Any) -> object:
     if not isinstance(fields, dict) or ("caption" in fields) == ("captions" in fields):
         raise DamagedCaption("no caption")
-    captions = fields["captions"] if "captions" in fields else [fields["caption"]]
-    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-        raise DamagedCaption("caption not text")
-    if any(unicodedata.category(c) == "Cs" for caption in captions for c in caption):
-        raise DamagedCaption("caption not UTF-8")  # half of a surrogate pair
-    return captions
+    return fields["captions"] if "captions" in fields else [fields["caption"]]

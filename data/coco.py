@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .inside import read_inside
-from .sample import Damaged, Pair, decode_pair
+from .sample import Damaged, Pair, pair_of
 
 Listed = tuple[str, list[Any]]
 """An image's name inside the folder of images, and its captions."""
@@ -70,5 +70,4 @@ def _pairs(listed: Iterable[Listed], folder: Path) -> Iterator[Pair | Damaged]:
         if isinstance(raw, str):
             yield Damaged(key=name, reason=raw)
         else:
-            told = json.dumps({"captions": captions}).encode()
-            yield decode_pair(name, {"png": raw, "json": told})  # the decoder looks at the bytes
+            yield pair_of(name, raw, captions)

@@ -6,16 +6,16 @@ from .tar_index import MAX_MEMBER_BYTES
 
 
 def read_inside(folder: Path, name: str) -> bytes | str:
-    """Read the file that a name means in a folder, or say in a short phrase why it is not read.
-
-    More than what a decoder takes is not read; the decoder refuses it.
-    """
+    """Read the file that a name means in a folder, or say in a short phrase why it is not read."""
     if not name or "\0" in name:
         return "no image"
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         return "image outside the folder"
-    if not path.is_file():
-        return "no image"
+    return read_bounded(path) if path.is_file() else "no image"
+
+
+def read_bounded(path: Path) -> bytes:
+    """Read a file, of a longer one no more than what shows a decoder that it is too long."""
     with path.open("rb") as file:
         return file.read(MAX_MEMBER_BYTES + 1)

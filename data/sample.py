@@ -5,7 +5,7 @@ Letters: N images of a split, H, W height and width in pixels.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from .captions import DamagedCaption, parse_captions
+from .captions import DamagedCaption, captions_from, parse_captions
 from .images import DamagedImage, decode_image, fit_image
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -101,9 +101,19 @@ def decode_pair(
     images = [files[suffix] for suffix in IMAGE_SUFFIXES if suffix in files]
     if len(images) != 1:
         return Damaged(key=key, reason="two images" if images else "no image")
+    return _decoded(key, images[0], lambda: _captions(files), image_size)
+
+
+def pair_of(key: str, image: bytes, captions: object) -> Pair | Damaged:
+    """Make a pair of an image file and what should be a list of its captions."""
+    return _decoded(key, image, lambda: captions_from(captions), image_size=None)
+
+
+def _decoded(
+    key: str, raw: bytes, read_captions: Callable[[], tuple[str, ...]], image_size: int | None
+) -> Pair | Damaged:
     try:
-        captions = _captions(files)
-        image = decode_image(images[0])
+        captions, image = read_captions(), decode_image(raw)
     except (DamagedImage, DamagedCaption) as error:
         return Damaged(key=key, reason=error.reason)
     image = image if image_size is None else fit_image(image, image_size)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .inside import read_inside
-from .sample import Damaged, Pair, decode_pair
+from .sample import Damaged, Pair, pair_of
 
 Row = Mapping[str, Any]
 ROWS_AT_ONCE = 64
@@ -62,14 +62,10 @@ def _pair(key: str, row: Row, folder: Path, image: str, captions: Sequence[str])
     for column in captions:
         cell = row.get(column)
         texts += cell if isinstance(cell, list) else [cell]
-    texts = [text for text in texts if text is not None]
     raw = _image(row.get(image), folder)
     if isinstance(raw, str):
         return Damaged(key=key, reason=raw)
-    if not all(isinstance(text, str) for text in texts):
-        return Damaged(key=key, reason="caption not text")
-    told = json.dumps({"captions": texts}).encode()
-    return decode_pair(key, {"png": raw, "json": told})  # the decoder looks at the bytes
+    return pair_of(key, raw, [text for text in texts if text is not None])
 
 
 def _image(cell: Any, folder: Path) -> bytes | str:
