@@ -14,9 +14,9 @@ def make_optimizers(
     model: nn.Module,
     is_block_matrix: Callable[[str, Tensor], bool],
     *,
-    muon_lr: float = 4e-3,
-    adamw_lr: float = 1.5e-3,
-    weight_decay: float = 0.02,
+    muon_lr: float,
+    adamw_lr: float,
+    weight_decay: float,
     adamw_betas: tuple[float, float] = (0.9, 0.95),
 ) -> list[Optimizer]:
     """Give Muon the chosen matrices and AdamW every other parameter that learns.

@@ -19,6 +19,8 @@ from recipes.engine.optim import (
 )
 from recipes.engine.processes import seed_everything
 
+RATES = {"muon_lr": 4e-3, "adamw_lr": 1.5e-3, "weight_decay": 0.1}
+
 
 class Toy(nn.Module):
     def __init__(self) -> None:
@@ -44,7 +46,7 @@ def in_blocks(name: str, tensor: Tensor) -> bool:
 def make(seed: int = 0) -> tuple[Toy, list[Optimizer], Schedule]:
     torch.manual_seed(seed)
     model = Toy()
-    optimizers = make_optimizers(model, in_blocks, weight_decay=0.1)
+    optimizers = make_optimizers(model, in_blocks, **RATES)
     return model, optimizers, Schedule(optimizers, 20, 3)
 
 
@@ -81,24 +83,24 @@ def test_every_learning_parameter_has_one_optimizer():
 
 
 def test_without_block_matrices_there_is_adamw_alone():
-    (only,) = make_optimizers(nn.Linear(2, 2), lambda name, tensor: False)
+    (only,) = make_optimizers(nn.Linear(2, 2), lambda name, tensor: False, **RATES)
     assert isinstance(only, AdamW)
 
 
 def test_with_nothing_but_block_matrices_there_is_muon_alone():
-    (only,) = make_optimizers(nn.Linear(2, 2, bias=False), lambda name, tensor: True)
+    (only,) = make_optimizers(nn.Linear(2, 2, bias=False), lambda name, tensor: True, **RATES)
     assert isinstance(only, Muon)
 
 
 def test_a_model_that_cannot_learn_is_refused():
     with pytest.raises(ValueError, match="Linear has no parameter that learns"):
-        make_optimizers(nn.Linear(2, 2).requires_grad_(False), in_blocks)
+        make_optimizers(nn.Linear(2, 2).requires_grad_(False), in_blocks, **RATES)
 
 
 def test_fifty_steps_learn():
     torch.manual_seed(0)
     model = Toy()
-    optimizers = make_optimizers(model, in_blocks, muon_lr=0.05, adamw_lr=0.03)
+    optimizers = make_optimizers(model, in_blocks, muon_lr=0.05, adamw_lr=0.03, weight_decay=0.02)
     losses = train(model, optimizers, Schedule(optimizers, 50, 3), range(50))
     assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
 
