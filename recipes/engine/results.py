@@ -17,7 +17,6 @@ import torch
 from .files import JSON, replace_file
 
 PACKAGES = (
-    "torch",
     "transformers",
     "open_clip_torch",
     "webdataset",
@@ -37,6 +36,7 @@ def provenance() -> dict[str, JSON]:
         "versions": {
             "python": platform.python_version(),
             **{package: _version(package) for package in PACKAGES},
+            "torch": torch.__version__,  # says which build it is, the package's own does not
         },
         "hardware": {
             "cpu": _cpu_model(),
