@@ -1,20 +1,33 @@
 """Batches by step: batch `step` is a pure function, so the step is all that a resumed run needs.
 
+    epoch, position = divmod(step * batch_size, pairs)
+
 Letters: B samples in this process' share of the batch, H, W height and width in pixels, K tokens,
 D channels of a token.
 """
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
+from threading import Lock
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from .captions import choose_caption
-from .order import global_indices
-from .sample import Pairs
+from .order import global_indices, hashed, mixed_indices, thousandths
+from .sample import Damaged, Pair, PairSource, decoded, in_words
 from .tokens import TokenStore
+from .view import View
+
+MAX_SKIPPED = 0.01
+JUDGED_FROM = 1_000
+"""Samples that are read before their share of damaged ones is judged by how many were read."""
+SUBSTITUTES = 100
+"""Tried in the place of a damaged sample, before all of them are taken to be damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,8 +57,13 @@ class Draw:
     seed: int
     rank: int = 0
     world: int = 1
+    weights: tuple[float, ...] = ()
+    """How often the sets that the source is joined of come beside each other, each in epochs of
+    its own; none: all their samples once an epoch."""
     last_share: float = 0.0
     """Chance that a sample shows its last caption rather than any, see `choose_caption`."""
+    length_power: float = 0.0
+    """Above 0 its long captions come more often, below 0 the short ones, see `choose_caption`."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -59,30 +77,103 @@ class Draw:
                 f"batch_size must divide by the {self.world} processes, got {self.batch_size}"
             )
 
-    def _draw(
-        self, step: int, captions: Sequence[Sequence[str]]
-    ) -> tuple[Int64[Tensor, "B"], tuple[str, ...]]:
-        """Draw this process' slice of global batch `step`: which samples, and a caption of each."""
+    def _indices(self, step: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
+        """Which samples, and in which of their epochs, are this process' slice of batch `step`."""
         share = self.batch_size // self.world
         start = step * self.batch_size + self.rank * share
-        indices, epochs = global_indices(self.seed, start, share, len(captions))
-        chosen = (
-            choose_caption(captions[index], self.seed, epoch, index, self.last_share)
-            for index, epoch in zip(indices.tolist(), epochs.tolist(), strict=True)
-        )
-        return torch.from_numpy(indices), tuple(chosen)
+        if not self.weights:
+            indices, epochs = global_indices(self.seed, start, share, sum(counts))
+        elif len(self.weights) == len(counts):
+            shares = thousandths(self.weights)
+            indices, epochs = mixed_indices(self.seed, start, share, counts, shares)
+        else:
+            raise ValueError(f"{len(counts)} sets need as many weights, got {len(self.weights)}")
+        return indices.tolist(), epochs.tolist()
+
+    def _caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
+        return choose_caption(captions, self.seed, epoch, index, self.last_share, self.length_power)
+
+
+class Skips:
+    """The damaged samples of a source, each counted once however often it is met."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+        self._damaged: set[int] = set()
+        self._read = 0
+        self._lock = Lock()
+
+    def met(
+        self, index: int, damaged: Damaged | None, source: PairSource, max_skipped: float
+    ) -> None:
+        """Count a sample that was read; refuse to go on where too many are damaged."""
+        with self._lock:
+            self._read += 1
+            if damaged is None or index in self._damaged:
+                return
+            self._damaged.add(index)
+            self.reasons[damaged.reason] += 1
+            judged = max(self._read, min(len(source), JUDGED_FROM))
+            if len(self._damaged) > max(1, max_skipped * judged):
+                raise ValueError(
+                    f"{source.name} has too many damaged samples, {in_words(self.reasons)} among "
+                    f"{self._read} read; the last is {damaged.key!r}"
+                )
 
 
 @dataclass(frozen=True, eq=False)
 class Batches(Draw):
-    """The stream of batches over a split."""
+    """The stream of batches over a source of pairs.
 
-    pairs: Pairs
+    Every sample comes once an epoch. Where one is damaged, another of the source stands in for it:
+    which one is a pure function too. The damaged ones are counted in `skipped`.
+    """
+
+    source: PairSource
+    view: View
+    max_skipped: float = MAX_SKIPPED
+    """Share of damaged samples that is put up with, in 0..1; one always is."""
+    skips: Skips = field(default_factory=Skips, init=False)
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Damaged samples that were met so far, by reason."""
+        return self.skips.reasons
 
     def at(self, step: int) -> Batch:
-        """Return this process' slice of global batch `step`, counted from 0."""
-        indices, captions = self._draw(step, self.pairs.captions)
-        return Batch(images=self.pairs.images[indices], captions=captions, indices=indices)
+        """Return this process' slice of global batch `step`, counted from 0.
+
+        Raises:
+            ValueError: if too many samples are damaged.
+        """
+        indices, epochs = self._indices(step, self.source.counts)
+        images = np.empty((len(indices), self.view.size, self.view.size, 3), np.uint8)
+        captions = []
+        for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
+            indices[place], pair = self._whole(index, epoch)
+            images[place] = self.view.show(pair.image, self.seed, epoch, index)
+            captions.append(self._caption(pair.captions, epoch, index))
+        return Batch(
+            images=torch.from_numpy(images).permute(0, 3, 1, 2),
+            captions=tuple(captions),
+            indices=torch.tensor(indices),
+        )
+
+    def ahead(self, first: int, last: int, workers: int = 1) -> Iterator[tuple[int, Batch]]:
+        """Yield each step in first..last-1 with its batch, made by threads while one is used."""
+        yield from _ahead(self.at, range(first, last), workers)
+
+    def _whole(self, index: int, epoch: int) -> tuple[int, Pair]:
+        """Read and decode a pair; if it is damaged, a substitute."""
+        wanted = index
+        for attempt in range(SUBSTITUTES):
+            sample = decoded(self.source.read(index))
+            damaged = sample if isinstance(sample, Damaged) else None
+            self.skips.met(index, damaged, self.source, self.max_skipped)
+            if isinstance(sample, Pair):
+                return index, sample
+            index = hashed(self.seed, epoch, wanted, 3, attempt) % len(self.source)
+        raise ValueError(f"{self.source.name} is damaged, {in_words(self.skipped)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,5 +184,25 @@ class TokenBatches(Draw):
 
     def at(self, step: int) -> TokenBatch:
         """Return this process' slice of global batch `step`, counted from 0."""
-        indices, captions = self._draw(step, self.store.captions)
+        indices, epochs = self._indices(step, self.store.counts)
+        captions = tuple(
+            self._caption(self.store.captions[index], epoch, index)
+            for index, epoch in zip(indices, epochs, strict=True)
+        )
         return TokenBatch(tokens=self.store.tokens[indices], captions=captions)
+
+
+def _ahead(at: Callable[[int], Batch], steps: range, workers: int) -> Iterator[tuple[int, Batch]]:
+    """Call `at` for the next steps in threads; results come in order, an error at its step."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque(pool.submit(at, step) for step in steps[: workers + 1])
+        try:
+            for step in steps:
+                following = step + len(waiting)
+                batch = waiting.popleft().result()
+                if following in steps:
+                    waiting.append(pool.submit(at, following))
+                yield step, batch
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .inside import read_bounded
-from .sample import Damaged, Pair, decode_pair
+from .sample import Damaged, StoredPair, stored_pair
 from .tar_index import split_name
 
 
-def pairs_from_folder(folder: str | Path) -> Iterator[Pair | Damaged]:
+def pairs_from_folder(folder: str | Path) -> Iterator[StoredPair | Damaged]:
     """Yield the pairs KEY.jpg, png or webp with KEY.txt or json, sub-folders too, sorted by key.
+
+    KEY.cls, where it is, has the name or number of a class.
 
     An image without captions and captions without an image come as `Damaged`.
 
@@ -34,8 +36,8 @@ def _files_by_key(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     return samples
 
 
-def _pair(key: str, paths: list[tuple[str, Path]]) -> Pair | Damaged:
+def _pair(key: str, paths: list[tuple[str, Path]]) -> StoredPair | Damaged:
     files = {suffix: read_bounded(path) for suffix, path in paths}
     if len(files) < len(paths):  # KEY.jpg and KEY.JPG
         return Damaged(key=key, reason="key twice")
-    return decode_pair(key, files)
+    return stored_pair(key, files)

@@ -2,12 +2,17 @@
 
 import json
 import unicodedata
+from bisect import bisect
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Literal
+
+from .order import hashed
 
 MAX_CAPTION_BYTES = 2**20
 MAX_CAPTIONS = 64
 MAX_CHARACTERS = 2_000
+MAX_LABEL_BYTES = 200
 
 
 class DamagedCaption(ValueError):
@@ -49,6 +54,23 @@ def captions_from(texts: object) -> tuple[str, ...]:
     return _bounded(tuple(filter(None, map(clean_caption, texts))))
 
 
+def label_from(raw: bytes) -> str:
+    """Read the name or number of a class.
+
+    Raises:
+        DamagedCaption: if there is none, or it is too long or not UTF-8.
+    """
+    if len(raw) > MAX_LABEL_BYTES:
+        raise DamagedCaption("label too long")
+    try:
+        label = clean_caption(raw.decode())
+    except UnicodeDecodeError:
+        raise DamagedCaption("label not UTF-8") from None
+    if not label:
+        raise DamagedCaption("label empty")
+    return label
+
+
 def clean_caption(text: str) -> str:
     """Drop control characters and surplus white space, so that a caption is one line."""
     spaced = " ".join(text.split())
@@ -56,28 +78,26 @@ def clean_caption(text: str) -> str:
 
 
 def choose_caption(
-    captions: Sequence[str], seed: int, epoch: int, index: int, last_share: float = 0.0
+    captions: Sequence[str],
+    seed: int,
+    epoch: int,
+    index: int,
+    last_share: float = 0.0,
+    length_power: float = 0.0,
 ) -> str:
     """Draw the caption that image `index` shows in an epoch: a pure function of its arguments.
 
     It is the last one, the fullest where captions grow in detail, with a chance of `last_share`;
-    else any of them.
+    else any of them, each with a weight of its number of words to the `length_power`: above 0 long
+    ones come more often, below 0 bare phrases.
     """
-    state = 0
-    for number in (seed, epoch, index):
-        state = _splitmix(state ^ number)
-    if _splitmix(state) < last_share * 2**64:
+    if hashed(seed, epoch, index, 0) < last_share * 2**64:
         return captions[-1]
-    return captions[state % len(captions)]
-
-
-def _splitmix(state: int) -> int:
-    """Step a 64-bit state. Source: Steele et al. 2014, https://doi.org/10.1145/2660193.2660195."""
-    mask = 2**64 - 1
-    state = (state + 0x9E3779B97F4A7C15) & mask
-    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
-    return state ^ (state >> 31)
+    state = hashed(seed, epoch, index)
+    if not length_power:
+        return captions[state % len(captions)]
+    ends = list(accumulate(max(1, len(text.split())) ** length_power for text in captions))
+    return captions[min(bisect(ends, state / 2**64 * ends[-1]), len(captions) - 1)]
 
 
 def _bounded(captions: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,13 +1,20 @@
 """Trust a folder of shards, or say what is wrong with it: every defect, by shard and key."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from .manifest import NAME, Manifest, read_manifest
-from .sample import Damaged
-from .shards import read_by_shard, shards_by_split
+from .manifest import NAME, Manifest, Shard, is_complete, read_manifest
+from .sample import Damaged, Pair, decoded
+from .shards import shards_by_split
+from .tars import pairs_in_tar
+
+AT_ONCE = 64
+"""Pairs decoded ahead, which bounds memory however large a shard is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +49,14 @@ def find_defects(folder: str | Path, good: Counts) -> Iterator[Defect]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a local folder")
-    manifest, splits = read_manifest(folder), shards_by_split(folder)
-    if not splits and not manifest["shards"]:
+    manifest = read_manifest(folder)
+    splits = shards_by_split(folder, manifest["shards"])
+    if not splits:
         raise FileNotFoundError(f"{folder} has no shards named SPLIT-000000.tar")
     whole = set()
-    for split in splits:
+    for split, paths in splits.items():
         defects = 0
-        for defect in _of_split(folder, split, good):
+        for defect in _of_split(split, paths, manifest, good):
             yield defect
             defects += 1
         if not defects:
@@ -57,18 +65,35 @@ def find_defects(folder: str | Path, good: Counts) -> Iterator[Defect]:
         yield from _against(manifest, splits, whole, good)
 
 
-def _of_split(folder: Path, split: str, good: Counts) -> Iterator[Defect]:
-    lost: Counter[tuple[str, str]] = Counter()
-    for shard, sample in read_by_shard([folder], split):
-        if not isinstance(sample, Damaged):
-            good.samples[split] += 1
-            good.captions[split] += len(sample.captions)
-        elif sample.key == shard:  # what the shard itself has lost comes once for each sample
-            lost[shard, sample.reason] += 1
-        else:
-            yield Defect(shard=shard, key=sample.key, reason=sample.reason)
-    for (shard, reason), samples in lost.items():
-        yield Defect(shard=shard, key="", reason=reason + f", {samples} samples" * (samples > 1))
+def _of_split(
+    split: str, paths: Iterable[Path], manifest: Manifest, good: Counts
+) -> Iterator[Defect]:
+    seen: set[str] = set()
+    for path in paths:
+        lost: Counter[str] = Counter()
+        for sample in _decoded(path, manifest["shards"].get(path.name)):
+            if isinstance(sample, Pair) and sample.key in seen:
+                yield Defect(shard=path.name, key=sample.key, reason="key twice")
+            elif isinstance(sample, Pair):
+                seen.add(sample.key)
+                good.samples[split] += 1
+                good.captions[split] += len(sample.captions)
+            elif sample.key == path.name:  # what the shard itself has lost
+                lost[sample.reason] += 1
+            else:
+                yield Defect(shard=path.name, key=sample.key, reason=sample.reason)
+        for reason, samples in lost.items():
+            of_many = f", {samples} samples" * (samples > 1)
+            yield Defect(shard=path.name, key="", reason=reason + of_many)
+    if not is_complete(manifest, split):
+        yield Defect(shard=NAME, key="", reason=f"split {split} was never finished")
+
+
+def _decoded(path: Path, entry: Shard | None) -> Iterator[Pair | Damaged]:
+    samples = pairs_in_tar(path, entry)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        while some := list(islice(samples, AT_ONCE)):
+            yield from pool.map(decoded, some)
 
 
 def _against(
@@ -78,9 +103,6 @@ def _against(
     present = {path.name for paths in splits.values() for path in paths}
     for shard in sorted(present - manifest["shards"].keys()):
         yield Defect(shard=shard, key="", reason="not in the manifest")
-    read = {shard for shard in manifest["shards"] if shard.rpartition("-")[0] in splits}
-    for shard in sorted(manifest["shards"].keys() - read):
-        yield Defect(shard=shard, key="", reason="missing shard")
     for split in sorted(whole & manifest["splits"].keys()):
         said = manifest["splits"][split]
         for what, told, found in (

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from .inside import read_inside
-from .sample import Damaged, Pair, pair_of
+from .sample import Damaged, StoredPair, listed_pair
 
 Listed = tuple[str, list[Any]]
 """An image's name inside the folder of images, and its captions."""
 
 
-def pairs_from_coco(path: str | Path, folder: str | Path, split: str) -> Iterator[Pair | Damaged]:
+def pairs_from_coco(
+    path: str | Path, folder: str | Path, split: str
+) -> Iterator[StoredPair | Damaged]:
     """Yield the images of a caption file with all their captions; the key is the image's name.
 
     Args:
@@ -64,10 +66,10 @@ def _listed(found: Any, split: str) -> list[Listed]:
     ]
 
 
-def _pairs(listed: Iterable[Listed], folder: Path) -> Iterator[Pair | Damaged]:
+def _pairs(listed: Iterable[Listed], folder: Path) -> Iterator[StoredPair | Damaged]:
     for name, captions in listed:
         raw = read_inside(folder, name)
         if isinstance(raw, str):
             yield Damaged(key=name, reason=raw)
         else:
-            yield pair_of(name, raw, captions)
+            yield listed_pair(name, raw, captions)

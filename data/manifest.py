@@ -2,28 +2,56 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from .atomic import written_whole
 
 NAME = "manifest.json"
+MAX_BYTES = 64 * 2**20
+SHARD_NAME = re.compile(r"([^/]+)-\d+\.tar")
+"""Split and number: a name, never a path."""
 
 
 class Shard(TypedDict):
-    """One tar file: its samples, its size and the sha256 of its bytes, in hex."""
+    """One tar file, and its member index beside it."""
 
     samples: int
     bytes: int
     sha256: str
+    """Of the tar, in hex."""
+    index_sha256: NotRequired[str]
+    """Of the member index."""
+
+
+class Statistics(TypedDict, total=False):
+    """Sums and extremes over the captions of a split."""
+
+    words: int
+    words_min: int
+    words_max: int
+    per_image_min: int
+    per_image_max: int
 
 
 class Split(TypedDict):
-    """A split's counts; `skipped` says, by reason, what was left out in writing."""
+    """A split's counts."""
 
     samples: int
     captions: int
     skipped: dict[str, int]
+    """What was left out in writing, by reason."""
+    fields: NotRequired[list[str]]
+    """The suffixes of its files."""
+    statistics: NotRequired[Statistics]
+    build: NotRequired[dict[str, Any]]
+    """Of what it was built, and how."""
+    read: NotRequired[int]
+    """Samples of the source that are done with: where an interrupted build goes on."""
+    complete: NotRequired[bool]
+    """False while it is being built, or after that was interrupted."""
 
 
 class Manifest(TypedDict):
@@ -31,6 +59,9 @@ class Manifest(TypedDict):
 
     shards: dict[str, Shard]
     splits: dict[str, Split]
+    source: NotRequired[str]
+    """Where the pairs come from, in words."""
+    licence: NotRequired[str]
 
 
 def describe_shard(path: Path, samples: int) -> Shard:
@@ -53,16 +84,37 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / NAME
     if not path.exists():
         return {"shards": {}, "splits": {}}
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is too large for a manifest: more than {MAX_BYTES} bytes")
     try:
-        found = json.loads(path.read_text())
-        counts = [shard["samples"] for shard in found["shards"].values() if shard["sha256"]]
-        for split in found["splits"].values():
-            counts += [split["samples"], split["captions"]]
-        if any(type(count) is not int for count in counts):
-            raise TypeError
-        return {"shards": dict(found["shards"]), "splits": dict(found["splits"])}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads(path.read_bytes())
+        _check(found)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is not a manifest of shards") from None
+    manifest: Manifest = {"shards": found["shards"], "splits": found["splits"]}
+    if "source" in found:
+        manifest["source"] = str(found["source"])
+    if "licence" in found:
+        manifest["licence"] = str(found["licence"])
+    return manifest
+
+
+def is_complete(manifest: Manifest, split: str) -> bool:
+    """Say whether the building of a split, as far as the manifest knows of one, came to its end."""
+    said = manifest["splits"].get(split)
+    return said is None or said.get("complete", True)
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    counts = []
+    for name, shard in found["shards"].items():
+        if not SHARD_NAME.fullmatch(name) or not isinstance(shard["sha256"], str):
+            raise TypeError
+        counts += [shard["samples"], shard["bytes"]]
+    for split in found["splits"].values():
+        counts += [split["samples"], split["captions"], *split["skipped"].values()]
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise TypeError
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

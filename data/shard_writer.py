@@ -1,106 +1,267 @@
-"""Pairs to WebDataset shards: `SPLIT-000000.tar` holds an image and KEY.txt for each pair."""
+"""Pairs to WebDataset shards: `SPLIT-000000.tar` holds an image, KEY.txt and perhaps KEY.cls for
+each pair, and beside it lies its member index.
+
+After every shard the manifest is written, so that what is finished stays, whatever stops the
+building: a full disk, a signal, a lost machine. The same build goes on where the last one stopped.
+"""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import quote
 
 from .atomic import written_whole
-from .images import ImageFormat, encode_image
-from .manifest import Manifest, Shard, describe_shard, read_manifest, write_manifest
-from .sample import Damaged, Pair, in_words
-from .shards import shards_by_split
+from .images import Fit, ImageFormat, encode_image, fit_image, image_format
+from .manifest import (
+    Manifest,
+    Split,
+    Statistics,
+    describe_shard,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
+from .member_index import index_pairs, load_index, save_index, with_checksums
+from .sample import LABEL_SUFFIX, Damaged, Pair, StoredPair, decoded, in_words
+from .shards import index_path, shards_by_split
+from .tar_index import index_tar
+
+Sample = StoredPair | Pair | Damaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How images are stored."""
+
+    format: ImageFormat | Literal["keep"] = "keep"
+    """`keep` leaves a file as it is, byte by byte, unless it is resized; then it keeps its format.
+    png loses nothing, jpg and webp are of quality 95."""
+    size: int | None = None
+    """Pixels; null keeps every size."""
+    fit: Fit = "shorter"
+    """Which sides have that size: `crop` and `squash` make squares, `shorter` and `longer` scale
+    that side down and keep the proportions."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size must be at least 1, got {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """A pair as it will lie in a tar."""
+
+    key: str
+    files: dict[str, bytes]
+    captions: tuple[str, ...]
 
 
 def write_shards(
     folder: str | Path,
     split: str,
-    pairs: Iterable[Pair | Damaged],
+    pairs: Iterable[Sample],
     *,
+    encoding: Encoding = Encoding(),
     per_shard: int = 2_000,
-    image_format: ImageFormat = "png",
+    workers: int = 1,
+    build: Mapping[str, Any] | None = None,
+    about: str | None = None,
+    licence: str | None = None,
 ) -> Manifest:
     """Write a split and enter it in the folder's manifest; the same pairs give the same bytes.
 
     Damaged samples are left out and counted in the manifest, by reason. Keys are percent-quoted and
-    free of dots, so that every reader agrees where a key ends.
+    free of dots, so that every reader agrees where a key ends. A split that an earlier call began,
+    with the same arguments, is gone on with; one that is complete is left as it is.
+
+    Args:
+        folder: of the shards.
+        split: letters, digits, _ and -.
+        pairs: in an order that is the same when the build is run again.
+        encoding: of the images.
+        per_shard: pairs in a tar.
+        workers: threads that decode, resize and encode.
+        build: what else the shards depend on, such as the source's name; goes into the manifest.
+        about: where the pairs come from, for the manifest.
+        licence: for the manifest.
 
     Raises:
-        FileExistsError: if the folder has shards of the split.
-        ValueError: if no pair is left, one key comes twice, or an argument is out of range.
+        ValueError: if no pair is left, an argument is out of range, or the split was begun with
+            other arguments.
     """
     folder = Path(folder)
-    if per_shard < 1:
-        raise ValueError(f"per_shard must be at least 1, got {per_shard}")
+    if per_shard < 1 or workers < 1:
+        raise ValueError(f"per_shard and workers must be at least 1, got {per_shard}, {workers}")
     if not re.fullmatch(r"[\w-]+", split):
         raise ValueError(f"a split's name has letters, digits, _ and - only, got {split!r}")
-    if split in shards_by_split(folder):
-        raise FileExistsError(f"{folder} already has shards of split {split!r}")
-    manifest = read_manifest(folder)
-    counted = _Counted(pairs)
-    shards = _write_all(folder, split, iter(counted), per_shard, image_format)
-    if not shards:
-        raise ValueError(f"split {split!r} has no pair to write, {in_words(counted.skipped)}")
-    manifest["shards"] |= shards
-    manifest["splits"][split] = {
-        "samples": len(counted.keys),
-        "captions": counted.captions,
-        "skipped": dict(counted.skipped),
+    options = {
+        "image_format": encoding.format,
+        "size": encoding.size,
+        "fit": encoding.fit,
+        "per_shard": per_shard,
+        **(build or {}),
     }
-    write_manifest(folder, manifest)
-    return manifest
+    begun = _Begun(folder, split, options)
+    if about is not None:
+        begun.manifest["source"] = about
+    if licence is not None:
+        begun.manifest["licence"] = licence
+    if begun.split.get("complete"):
+        return begun.manifest
+    ready = _prepared(islice(pairs, begun.split["read"], None), encoding, workers)
+    while group := begun.take(ready, per_shard):
+        begun.add(group)
+    if not begun.split["samples"]:
+        raise ValueError(
+            f"split {split!r} has no pair to write, {in_words(begun.split['skipped'])}"
+        )
+    begun.finish()
+    return begun.manifest
 
 
-class _Counted:
-    """Pairs as they pass by, counted; damaged ones stay behind."""
+class _Begun:
+    """A split as far as it is written."""
 
-    def __init__(self, pairs: Iterable[Pair | Damaged]) -> None:
-        self.pairs = pairs
-        self.keys: set[str] = set()
-        self.captions = 0
-        self.skipped: Counter[str] = Counter()
+    def __init__(self, folder: Path, split: str, build: dict[str, Any]) -> None:
+        self.folder, self.name = folder, split
+        self.manifest = read_manifest(folder)
+        present = shards_by_split(folder).get(split, [])
+        self.split = self.manifest["splits"].get(split) or _empty(build)
+        if present and split not in self.manifest["splits"]:
+            raise ValueError(f"{folder} already has shards of split {split!r}, of another making")
+        for option, value in self.split.get("build", {}).items():
+            if build.get(option) != value:
+                raise ValueError(
+                    f"split {split!r} in {folder} was built with {option}={value!r}, "
+                    f"not {build.get(option)!r}"
+                )
+        self.shards = [path for path in present if path.name in self.manifest["shards"]]
+        for path in {*present} - {*self.shards}:  # written, but the manifest was not
+            path.unlink()
+        for path in folder.glob(f".{split}-*.tmp"):
+            path.unlink()
+        self.skipped = Counter(self.split["skipped"])
+        self.keys = {
+            key for path in self.shards for key in load_index(index_path(path))["key"].tolist()
+        }
 
-    def __iter__(self) -> Iterator[Pair]:
-        for pair in self.pairs:
-            if isinstance(pair, Damaged):
-                self.skipped[pair.reason] += 1
-                continue
-            if pair.key in self.keys:
-                raise ValueError(f"two pairs have the key {pair.key!r}")
-            self.keys.add(pair.key)
-            self.captions += len(pair.captions)
-            yield pair
+    def take(self, ready: Iterator[_Ready | Damaged], most: int) -> list[_Ready]:
+        """Take pairs for the next shard, counting what is read and what is left out."""
+        group: list[_Ready] = []
+        for sample in ready:
+            self.split["read"] += 1
+            if isinstance(sample, Damaged):
+                self.skipped[sample.reason] += 1
+            elif sample.key.encode() in self.keys:
+                self.skipped["key twice"] += 1
+            else:
+                self.keys.add(sample.key.encode())
+                group.append(sample)
+            if len(group) == most:
+                break
+        self.split["skipped"] = dict(self.skipped)
+        return group
+
+    def add(self, group: Sequence[_Ready]) -> None:
+        """Write the next shard, its index, and the manifest that has them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self.name}-{len(self.shards):06d}.tar"
+        with written_whole(path) as temporary:
+            _write_tar(temporary, group)
+        try:
+            rows = with_checksums(index_pairs(index_tar(path)).rows, path)
+            save_index(index_path(path), rows)
+        except BaseException:
+            path.unlink()
+            raise
+        entry = describe_shard(path, len(group))
+        entry["index_sha256"] = sha256_of(index_path(path))
+        self.shards.append(path)
+        self.manifest["shards"][path.name] = entry
+        self.split["samples"] += len(group)
+        self.split["captions"] += sum(len(pair.captions) for pair in group)
+        self.split["fields"] = sorted({*self.split["fields"], *(s for x in group for s in x.files)})
+        self.split["statistics"] = _counted(self.split["statistics"], group)
+        self._save()
+
+    def finish(self) -> None:
+        """Say that nothing is missing."""
+        self.split["complete"] = True
+        self._save()
+
+    def _save(self) -> None:
+        self.manifest["splits"][self.name] = self.split
+        write_manifest(self.folder, self.manifest)
 
 
-def _write_all(
-    folder: Path, split: str, pairs: Iterator[Pair], per_shard: int, image_format: ImageFormat
-) -> dict[str, Shard]:
-    shards: dict[str, Shard] = {}
-    try:
-        while group := list(islice(pairs, per_shard)):
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{split}-{len(shards):06d}.tar"
-            with written_whole(path) as temporary:
-                _write_tar(temporary, group, image_format)
-            shards[path.name] = describe_shard(path, len(group))
-    except BaseException:  # half a split would read like a whole one
-        for name in shards:
-            (folder / name).unlink()
-        raise
-    return shards
+def _empty(build: dict[str, Any]) -> Split:
+    return {
+        "samples": 0,
+        "captions": 0,
+        "skipped": {},
+        "fields": [],
+        "statistics": {},
+        "build": build,
+        "read": 0,
+        "complete": False,
+    }
 
 
-def _write_tar(path: Path, pairs: Sequence[Pair], image_format: ImageFormat) -> None:
+def _counted(before: Statistics, group: Sequence[_Ready]) -> Statistics:
+    """Add the captions of a shard to the statistics of its split."""
+    words = [len(text.split()) for pair in group for text in pair.captions]
+    numbers = [len(pair.captions) for pair in group]
+    return {
+        "words": sum(words) + before.get("words", 0),
+        "words_min": min([*words, before.get("words_min", words[0])]),
+        "words_max": max([*words, before.get("words_max", 0)]),
+        "per_image_min": min([*numbers, before.get("per_image_min", numbers[0])]),
+        "per_image_max": max([*numbers, before.get("per_image_max", 0)]),
+    }
+
+
+def _prepared(
+    samples: Iterable[Sample], encoding: Encoding, workers: int
+) -> Iterator[_Ready | Damaged]:
+    """Decode, resize and encode in threads; the order stays."""
+    waiting: deque[Future[_Ready | Damaged]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for sample in samples:
+            waiting.append(pool.submit(_ready, sample, encoding))
+            if len(waiting) > 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _ready(sample: Sample, encoding: Encoding) -> _Ready | Damaged:
+    pair = decoded(sample)
+    if isinstance(pair, Damaged):
+        return pair
+    found = image_format(sample.image) if isinstance(sample, StoredPair) else None
+    suffix = (found or "png") if encoding.format == "keep" else encoding.format
+    image = pair.image
+    if encoding.size is not None:
+        image = fit_image(image, encoding.size, encoding.fit)
+    if isinstance(sample, StoredPair) and suffix == found and image is pair.image:
+        raw = sample.image
+    else:
+        raw = encode_image(image, suffix)
+    files = {suffix: raw, "txt": "\n".join(pair.captions).encode()}
+    if pair.label is not None:
+        files[LABEL_SUFFIX] = pair.label.encode()
+    key = quote(pair.key, safe="%").replace(".", "%2E")
+    return _Ready(key=key, files=files, captions=pair.captions)
+
+
+def _write_tar(path: Path, pairs: Sequence[_Ready]) -> None:
     from webdataset import TarWriter  # here alone: a machine that only trains may be without it
 
     with path.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as tar:
         for pair in pairs:
-            tar.write(
-                {
-                    "__key__": quote(pair.key, safe="").replace(".", "%2E"),
-                    image_format: encode_image(pair.image, image_format),
-                    "txt": "\n".join(pair.captions).encode(),
-                }
-            )
+            tar.write({"__key__": pair.key, **pair.files})

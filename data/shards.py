@@ -1,180 +1,186 @@
-"""WebDataset shards to pairs: `SPLIT-000000.tar` holds KEY.jpg, png or webp and KEY.txt or json.
+"""WebDataset shards as pairs by random access: `SPLIT-000000.tar` holds KEY.jpg, png or webp and
+KEY.txt or json, and KEY.cls where classes are known.
 
-Read by tarfile and not by webdataset, which after a damaged header or a cut goes on without a word
-and can join the image of one sample to the text of another. Here every loss is counted.
+Opening a folder reads its manifest and no shard; a folder without one is read once, header by
+header. Read by our own index and not by webdataset, which after a damaged header or a cut goes on
+without a word and can join the image of one sample to the text of another.
 """
 
-import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from itertools import islice
+import hashlib
+import io
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import accumulate
 from pathlib import Path
 
-from .manifest import Shard, read_manifest, sha256_of
-from .sample import Damaged, Pair, Pairs, decode_pair, in_words, pairs_from
-from .tar_index import MAX_MEMBER_BYTES, TarIndex, index_tar
+from .captions import DamagedCaption, parse_captions
+from .manifest import NAME, SHARD_NAME, Manifest, Shard, is_complete, read_manifest, sha256_of
+from .member_index import Rows, index_pairs, load_index, read_file, read_pair
+from .sample import Damaged, StoredPair, in_words
+from .tar_index import index_tar
 
-Files = tuple[str, dict[str, bytes]]
-"""A sample not yet decoded: its key, and its files by suffix."""
-
-AT_ONCE = 64
-"""Samples decoded ahead, which bounds memory however large a shard is."""
+OPEN_SHARDS = 128
+"""Kept open at once: a process may open about 1,000 files."""
 
 
-def load_shards(
-    folders: Sequence[str | Path],
-    split: str,
-    image_size: int,
-    *,
-    count: int | None = None,
-    max_skipped: float = 0.01,
-) -> Pairs:
-    """Decode a split of local shard folders into memory, cropped and resized.
+@dataclass(frozen=True, kw_only=True)
+class ShardFile:
+    """A shard and where the pairs in it lie."""
 
-    Args:
-        folders: where the shards are.
-        split: the part of the shards' names before the number.
-        image_size: pixels on a side.
-        count: pairs to take, the first ones; None takes all.
-        max_skipped: share of damaged samples that is put up with, in 0..1; one always is.
+    path: Path
+    pairs: int
+    rows: Callable[[], Rows]
+    has_checksums: bool = False
+
+
+class ShardSet:
+    """A split of a folder of shards."""
+
+    def __init__(
+        self, name: str, shards: list[ShardFile], skipped: dict[str, int], fingerprint: str
+    ) -> None:
+        self.name, self.skipped, self.fingerprint = name, skipped, fingerprint
+        self._shards = shards
+        self._ends = list(accumulate(shard.pairs for shard in shards))
+        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._opened)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return (len(self),)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, index: int) -> StoredPair | Damaged:
+        """Read pair `index`, held against its checksum where the shard has an index."""
+        shard, file, rows, place = self._find(index)
+        return read_pair(file.fileno(), rows[place], check=shard.has_checksums)
+
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """Read the captions of pair `index` alone; none where they are damaged."""
+        _, file, rows, place = self._find(index)
+        row = rows[place]
+        text = read_file(file.fileno(), row, "captions")
+        try:
+            return parse_captions(text, "json" if row["is_json"] else "txt")
+        except DamagedCaption:
+            return ()
+
+    def where(self, index: int) -> tuple[str, str]:
+        """Say in which shard pair `index` lies, and its key."""
+        shard, _, rows, place = self._find(index)
+        return shard.path.name, rows[place]["key"].decode()
+
+    def _find(self, index: int) -> tuple[ShardFile, io.FileIO, Rows, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has pairs 0..{len(self) - 1}, got {index}")
+        number = bisect_right(self._ends, index)
+        shard = self._shards[number]
+        file, rows = self._open(number)
+        return shard, file, rows, index - (self._ends[number] - shard.pairs)
+
+    def _opened(self, number: int) -> tuple[io.FileIO, Rows]:
+        shard = self._shards[number]
+        return io.FileIO(shard.path), shard.rows()
+
+
+def open_shards(folder: str | Path, split: str) -> ShardSet:
+    """Open a split of a local folder.
 
     Raises:
-        FileNotFoundError: if a folder, or the split in it, is not there.
-        ValueError: if too many samples are damaged, or there are fewer pairs than `count`.
+        FileNotFoundError: if the folder, the split in it or one of its shards is not there.
+        ValueError: if a shard is not as long as its manifest says, the split was never finished,
+            or no pair in it can be read.
     """
-    if image_size < 1:
-        raise ValueError(f"image_size must be at least 1, got {image_size}")
-    if count is not None and count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    name = f"{'+'.join(Path(folder).resolve().name for folder in folders)}/{split}"
-    pairs = pairs_from(name, _first(count, read_shards(folders, split, image_size)), skipped={})
-    lost = sum(pairs.skipped.values())
-    if lost > max(1, max_skipped * (len(pairs) + lost)):
-        raise ValueError(
-            f"{name} has {len(pairs)} good pairs and too many bad ones, {in_words(pairs.skipped)}"
-        )
-    if count is not None and len(pairs) < count:
-        raise ValueError(f"{name} has {len(pairs)} pairs, {count} were asked for")
-    return pairs
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is not a local folder")
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if not is_complete(manifest, split):
+        raise ValueError(f"{folder} has a part of split {split!r} only: run its building again")
+    shards, skipped, seen = [], Counter[str](), set[bytes]()
+    digest = hashlib.sha256()
+    for path in _paths(folder, split, manifest):
+        entry = manifest["shards"].get(path.name)
+        _check_length(path, entry)
+        if entry and "index_sha256" in entry:
+            shards.append(_indexed(path, entry))
+            digest.update(f"{path.name} {entry['sha256']}\n".encode())
+        else:
+            rows = _scanned(path, skipped, seen)
+            shards.append(ShardFile(path=path, pairs=len(rows), rows=partial(_same, rows)))
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + rows.tobytes())
+    name = f"{folder.resolve().name}/{split}"
+    if not sum(shard.pairs for shard in shards):
+        raise ValueError(f"{name} has no pair that can be read, {in_words(skipped)}")
+    return ShardSet(name, shards, dict(skipped), digest.hexdigest())
 
 
-def read_shards(
-    folders: Sequence[str | Path], split: str, image_size: int | None = None
-) -> Iterator[Pair | Damaged]:
-    """Yield every sample of a split in stored order; without an image size images stay as they are.
-
-    What cannot be used comes as `Damaged`: a damaged sample, and each sample that a shard has lost,
-    as far as the manifest, or else the way the tar ends, can tell.
-    """
-    return (sample for _, sample in read_by_shard(folders, split, image_size))
-
-
-def read_by_shard(
-    folders: Sequence[str | Path], split: str, image_size: int | None = None
-) -> Iterator[tuple[str, Pair | Damaged]]:
-    """Like `read_shards`, each sample with the name of its shard.
-
-    What the shard itself has lost has the shard's name as its key.
-    """
-    seen: set[str] = set()
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        for prefix, path, entry in _shards(folders, split):
-            samples = _samples(path, entry)
-            while some := list(islice(samples, AT_ONCE)):
-                for sample in pool.map(lambda s: _decode(s, image_size), some):
-                    key = prefix + sample.key
-                    if isinstance(sample, Pair) and key in seen:
-                        yield path.name, Damaged(key=key, reason="key twice")
-                    else:
-                        seen.add(key)
-                        yield path.name, replace(sample, key=key)
-
-
-def shards_by_split(folder: Path) -> dict[str, list[Path]]:
-    """Find a folder's shards, in order, by the split in their names."""
+def shards_by_split(folder: Path, listed: Iterable[str] = ()) -> dict[str, list[Path]]:
+    """Find the shards of a folder, and those listed as its own, by the split in their names."""
     splits: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.tar")):
-        if name := re.fullmatch(r"(.+)-\d+\.tar", path.name):
+    for path in sorted({folder / name for name in listed} | set(folder.glob("*.tar"))):
+        if name := SHARD_NAME.fullmatch(path.name):
             splits.setdefault(name[1], []).append(path)
     return splits
 
 
-def _first(count: int | None, samples: Iterable[Pair | Damaged]) -> Iterator[Pair | Damaged]:
-    good = 0
-    for sample in samples:
-        yield sample
-        good += isinstance(sample, Pair)
-        if good == count:
-            return
+def index_path(shard: Path) -> Path:
+    """Say where the member index of a shard lies."""
+    return shard.with_suffix(".index.npy")
 
 
-def _shards(folders: Sequence[str | Path], split: str) -> list[tuple[str, Path, Shard | None]]:
-    """List a split's shards with the prefix of their keys and their entry in the manifest."""
-    if not folders:
-        raise ValueError("no folder of shards is given")
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"{folder} is not a local folder")
-    found = []
-    for prefix, path in zip(_prefixes(folders), map(Path, folders), strict=True):
-        entries = read_manifest(path)["shards"]
-        listed = {
-            path / name for name in entries if re.fullmatch(rf"{re.escape(split)}-\d+\.tar", name)
-        }
-        present = shards_by_split(path)
-        if not present:
-            raise FileNotFoundError(f"{path} has no shards named SPLIT-000000.tar")
-        if split not in present:
-            raise FileNotFoundError(
-                f"{path} has no split {split!r}, it has {', '.join(sorted(present))}"
+def _paths(folder: Path, split: str, manifest: Manifest) -> list[Path]:
+    """List the shards of a split that are there, or that the manifest has."""
+    splits = shards_by_split(folder, manifest["shards"])
+    if not splits:
+        raise FileNotFoundError(f"{folder} has no shards named SPLIT-000000.tar")
+    if split not in splits:
+        raise FileNotFoundError(
+            f"{folder} has no split {split!r}, it has {', '.join(sorted(splits))}"
+        )
+    return splits[split]
+
+
+def _check_length(path: Path, entry: Shard | None) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, {path.parent / NAME} has it")
+    length = path.stat().st_size
+    if entry and length != entry["bytes"]:
+        raise ValueError(f"{path} has {length} bytes, its manifest says {entry['bytes']}")
+
+
+def _indexed(path: Path, entry: Shard) -> ShardFile:
+    def rows() -> Rows:
+        if sha256_of(index_path(path)) != entry["index_sha256"]:
+            raise ValueError(f"{index_path(path)} is not the index that its manifest names")
+        found = load_index(index_path(path))
+        if len(found) != entry["samples"]:
+            raise ValueError(
+                f"{index_path(path)} has {len(found)} pairs, its manifest says {entry['samples']}"
             )
-        for shard in sorted(listed | set(present[split])):
-            found.append((prefix, shard, entries.get(shard.name)))
-    return found
+        return found
+
+    if not index_path(path).is_file():
+        raise FileNotFoundError(f"{index_path(path)} is missing, its manifest has it")
+    return ShardFile(path=path, pairs=entry["samples"], rows=rows, has_checksums=True)
 
 
-def _prefixes(folders: Sequence[str | Path]) -> list[str]:
-    """Tell the keys of several folders apart by the part of their paths in which they differ."""
-    paths = [Path(folder).resolve() for folder in folders]
-    if len(paths) == 1:
-        return [""]
-    if len(set(paths)) < len(paths):
-        raise ValueError(f"a folder is given twice among {', '.join(map(str, folders))}")
-    above = os.path.commonpath(paths)
-    return [f"{path.relative_to(above).as_posix()}/" for path in paths]
+def _scanned(path: Path, skipped: Counter[str], seen: set[bytes]) -> Rows:
+    """Index a shard that has no index, and count what is in it besides pairs."""
+    tar = index_tar(path)
+    index = index_pairs(tar)
+    skipped.update(damaged.reason for damaged in index.damaged)
+    if not tar.is_whole:
+        skipped["broken shard"] += 1
+    keys = index.rows["key"].tolist()
+    is_new = [not (key in seen or seen.add(key)) for key in keys]  # type: ignore[func-returns-value]
+    skipped["key twice"] += len(keys) - sum(is_new)
+    return index.rows[is_new]
 
 
-def _samples(path: Path, entry: Shard | None) -> Iterator[Files | Damaged]:
-    if not path.exists():
-        yield from _lost(path, entry["samples"] if entry else 1, "missing shard")
-        return
-    index = index_tar(path)
-    with path.open("rb") as file:
-        for key, members in index.samples.items():
-            if key in index.repeated:
-                yield Damaged(key=key, reason="key twice")
-                continue
-            files = {}
-            for suffix, member in members.items():
-                file.seek(member.start)
-                files[suffix] = file.read(min(member.size, MAX_MEMBER_BYTES + 1))
-            yield key, files
-    yield from _losses(path, entry, index)
-
-
-def _losses(path: Path, entry: Shard | None, index: TarIndex) -> Iterator[Damaged]:
-    missing = entry["samples"] - len(index.samples) if entry else 0
-    if missing > 0 or not index.is_whole:
-        yield from _lost(path, max(1, missing), "broken shard")
-    elif entry and sha256_of(path) != entry["sha256"]:
-        yield from _lost(path, 1, "altered shard")
-
-
-def _lost(path: Path, count: int, reason: str) -> Iterator[Damaged]:
-    return (Damaged(key=path.name, reason=reason) for _ in range(count))
-
-
-def _decode(sample: Files | Damaged, image_size: int | None) -> Pair | Damaged:
-    return sample if isinstance(sample, Damaged) else decode_pair(*sample, image_size)
+def _same(rows: Rows) -> Rows:
+    return rows

@@ -1,29 +1,106 @@
 """One door to every kind of pairs."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from .sample import Pairs
+from .batches import MAX_SKIPPED
+from .joined import Joined, first
+from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
 from .scenes import load_scenes
-from .shards import load_shards
+from .shards import open_shards
+from .view import View
+
+AT_ONCE = 64
+"""Pairs decoded ahead when a split is read into memory."""
 
 
-def open_pairs(
-    source: Sequence[str], split: str, image_size: int, count: int | None = None
-) -> Pairs:
-    """Load a split of `("scenes",)`, which are drawn, or of local shard folders.
+def open_source(
+    source: Sequence[str | Path],
+    split: str,
+    *,
+    image_size: int,
+    count: int | None = None,
+    max_skipped: float = MAX_SKIPPED,
+) -> PairSource:
+    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards.
 
     Args:
         source: the word "scenes", or folders.
         split: such as "train" or "test".
-        image_size: pixels on a side.
-        count: pairs to take; None takes all that a folder has. Scenes need a number.
+        image_size: of scenes, pixels on a side; others keep their sizes.
+        count: pairs to take, the first ones; None takes all. Scenes need a number.
+        max_skipped: share of samples that may be damaged, in 0..1; one always may.
 
     Raises:
         FileNotFoundError: if a folder, or the split in it, is not there.
         ValueError: for a count that cannot be had, or too many damaged samples.
     """
-    if tuple(source) != ("scenes",):
-        return load_shards(source, split, image_size, count=count)
-    if count is None:
-        raise ValueError("scenes never end: count must be a number, got None")
-    return load_scenes(split, count, image_size)
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
+    if tuple(source) == ("scenes",):
+        if count is None:
+            raise ValueError("scenes never end: count must be a number, got None")
+        return load_scenes(split, count, image_size)
+    if not source:
+        raise ValueError("no folder of shards is given")
+    prefixes = _prefixes(source)
+    opened: list[PairSource] = [open_shards(folder, split) for folder in source]
+    pairs = opened[0] if len(opened) == 1 else Joined(opened, prefixes)
+    check_skipped(pairs, len(pairs), pairs.skipped, max_skipped)
+    return pairs if count is None else first(pairs, count)
+
+
+def in_memory(source: PairSource, image_size: int, *, max_skipped: float = MAX_SKIPPED) -> Pairs:
+    """Decode a source, cropped and resized, into memory: N * 3 * S * S bytes.
+
+    Raises:
+        ValueError: if too many samples are damaged.
+    """
+    if isinstance(source, Pairs):
+        return source
+    pairs = pairs_from(source.name, read_all(source, View(size=image_size)), source.skipped)
+    check_skipped(source, len(pairs), pairs.skipped, max_skipped)
+    return pairs
+
+
+def read_all(source: PairSource, view: View) -> Iterator[Pair | Damaged]:
+    """Read and decode every pair in order, some ahead in threads."""
+
+    def read(index: int) -> Pair | Damaged:
+        pair = decoded(source.read(index))
+        if isinstance(pair, Damaged):
+            return pair
+        image = view.show(pair.image, 0, 0, index)
+        return Pair(key=pair.key, image=image, captions=pair.captions, label=pair.label)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        for start in range(0, len(source), AT_ONCE):
+            yield from pool.map(read, range(start, min(start + AT_ONCE, len(source))))
+
+
+def check_skipped(
+    source: PairSource, good: int, skipped: Mapping[str, int], max_skipped: float
+) -> None:
+    """Refuse a source of which too much is damaged.
+
+    Raises:
+        ValueError: if more samples are damaged than the share `max_skipped`; one always may be.
+    """
+    lost = sum(skipped.values())
+    if lost > max(1, max_skipped * (good + lost)):
+        raise ValueError(
+            f"{source.name} has {good} good pairs and too many bad ones, {in_words(skipped)}"
+        )
+
+
+def _prefixes(folders: Sequence[str | Path]) -> list[str]:
+    """Tell the keys of several folders apart by the part of their paths in which they differ."""
+    paths = [Path(folder).resolve() for folder in folders]
+    if len(paths) == 1:
+        return [""]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"a folder is given twice among {', '.join(map(str, folders))}")
+    above = os.path.commonpath(paths)
+    return [f"{path.relative_to(above).as_posix()}/" for path in paths]

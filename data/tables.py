@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .inside import read_inside
-from .sample import Damaged, Pair, pair_of
+from .sample import Damaged, StoredPair, listed_pair
 
 Row = Mapping[str, Any]
 ROWS_AT_ONCE = 64
@@ -19,8 +19,8 @@ ROWS_AT_ONCE = 64
 
 
 def pairs_from_table(
-    path: str | Path, image: str, captions: Sequence[str]
-) -> Iterator[Pair | Damaged]:
+    path: str | Path, image: str, captions: Sequence[str], label: str | None = None
+) -> Iterator[StoredPair | Damaged]:
     """Yield a pair for each row; its key is the row's number, from 0.
 
     Args:
@@ -28,6 +28,7 @@ def pairs_from_table(
         image: the column of the images: bytes, a mapping with `bytes` or `path` (as Hugging Face
             datasets store them), or a path. Paths count from the table's folder and stay in it.
         captions: the columns of the captions, in this order; a cell holds a text or a list of them.
+        label: the column of the names or numbers of classes, if there is one.
 
     A row that cannot be used comes as `Damaged`.
 
@@ -43,21 +44,32 @@ def pairs_from_table(
         raise FileNotFoundError(f"there is no table {path}")
     if not captions:
         raise ValueError("a table needs at least one column of captions, got none")
-    return _pairs(path, image, captions)
+    return _pairs(path, image, captions, label)
 
 
-def _pairs(path: Path, image: str, captions: Sequence[str]) -> Iterator[Pair | Damaged]:
+def _pairs(
+    path: Path, image: str, captions: Sequence[str], label: str | None
+) -> Iterator[StoredPair | Damaged]:
     number = 0
     try:
-        for row in READERS[path.suffix](path, (image, *captions)):
-            yield _pair(f"{number:08d}", row, path.parent, image, captions)
+        columns = (image, *captions) if label is None else (image, *captions, label)
+        for row in READERS[path.suffix](path, columns):
+            yield pair_of_row(f"{number:08d}", row, path.parent, image, captions, label)
             number += 1
     except (csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read after {number} rows: {reason}") from error
 
 
-def _pair(key: str, row: Row, folder: Path, image: str, captions: Sequence[str]) -> Pair | Damaged:
+def pair_of_row(
+    key: str,
+    row: Row,
+    folder: Path,
+    image: str,
+    captions: Sequence[str],
+    label: str | None,
+) -> StoredPair | Damaged:
+    """Make a pair of a row, see `pairs_from_table`; paths count from `folder` and stay in it."""
     texts: list[Any] = []
     for column in captions:
         cell = row.get(column)
@@ -65,7 +77,8 @@ def _pair(key: str, row: Row, folder: Path, image: str, captions: Sequence[str])
     raw = _image(row.get(image), folder)
     if isinstance(raw, str):
         return Damaged(key=key, reason=raw)
-    return pair_of(key, raw, [text for text in texts if text is not None])
+    listed = [text for text in texts if text is not None]
+    return listed_pair(key, raw, listed, None if label is None else row.get(label))
 
 
 def _image(cell: Any, folder: Path) -> bytes | str:

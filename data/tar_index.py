@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .captions import MAX_CAPTION_BYTES
 from .images import MAX_IMAGE_BYTES
-from .sample import CAPTION_SUFFIXES, IMAGE_SUFFIXES
+from .sample import CAPTION_SUFFIXES, IMAGE_SUFFIXES, LABEL_SUFFIX, file_roles
 
 MAX_MEMBER_BYTES = max(MAX_IMAGE_BYTES, MAX_CAPTION_BYTES)
 """More than this is never read at once; a decoder refuses a file that is longer."""
@@ -58,7 +58,7 @@ def index_tar(path: Path) -> TarIndex:
         samples[key][suffix] = member
     if members and not is_whole:
         last = members[-1][0]
-        if not _is_complete(samples[last]):
+        if isinstance(file_roles(samples[last]), str):
             del samples[last]
     return TarIndex(samples=samples, repeated=frozenset(repeated), is_whole=is_whole)
 
@@ -90,13 +90,9 @@ def split_name(name: str) -> tuple[str, str]:
     The key is a name and never a path: nothing is opened or written by it.
     """
     key, _, suffix = name.rpartition(".")
-    known = suffix.lower() in IMAGE_SUFFIXES + CAPTION_SUFFIXES
+    known = suffix.lower() in (*IMAGE_SUFFIXES, *CAPTION_SUFFIXES, LABEL_SUFFIX)
     readable = key.encode("utf-8", "backslashreplace").decode()
     return readable, suffix.lower() if known and key else ""
-
-
-def _is_complete(files: dict[str, Member]) -> bool:
-    return any(s in files for s in IMAGE_SUFFIXES) and any(s in files for s in CAPTION_SUFFIXES)
 
 
 def _ends_in_zeros(file: BoundedFile, start: int) -> bool:

@@ -1,12 +1,11 @@
-"""A store of encoded tokens: a folder that is written once and then mapped into memory.
+"""A store of encoded tokens: one file, written once and then mapped into memory.
 
-    tokens.safetensors   tokens [N, K, D], mean and std [K, D], and what they come from
-    captions.json        the captions of each image
+    tokens.safetensors   tokens [N, K, D], mean and std [K, D], and the pairs that they come from:
+                         the keys and captions of the images, as JSON
 
 Letters: N images, K tokens, D channels of a token.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from .atomic import written_whole
 
-FORMAT = "sightline-tokens-1"
+FORMAT = "sightline-tokens-2"
 LEAST_STD = 1e-6
 """A channel that never varies is stored with this, so that dividing by std is safe."""
 
@@ -31,7 +30,10 @@ class TokenStore:
 
     tokens: Float[Tensor, "N K D"]
     """Mapped into memory: read from the file as it is indexed."""
+    keys: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
+    counts: tuple[int, ...]
+    """Images of each set that was encoded, one after the other."""
     orderer_hash: str
     fingerprint: str
     """Of the pairs that were encoded."""
@@ -47,7 +49,7 @@ class TokenStore:
             ValueError: if its files are damaged or do not belong together.
         """
         path = Path(path)
-        if not (_tokens(path).is_file() and _captions(path).is_file()):
+        if not _tokens(path).is_file():
             raise FileNotFoundError(f"{path} is not a token store")
         try:
             with safe_open(_tokens(path), framework="pt") as file:
@@ -57,11 +59,14 @@ class TokenStore:
             raise ValueError(f"{_tokens(path)} is damaged: {error}") from None
         if about.get("format") != FORMAT:
             raise ValueError(f"{path} is not a token store of format {FORMAT}")
+        pairs = json.loads(tensors["pairs"].numpy().tobytes())
         return cls(
             tokens=tensors["tokens"],
             mean=tensors["mean"],
             std=tensors["std"],
-            captions=_read_captions(path, about["captions_sha256"]),
+            keys=tuple(pairs["keys"]),
+            captions=tuple(tuple(of_one) for of_one in pairs["captions"]),
+            counts=tuple(pairs["counts"]),
             orderer_hash=about["orderer_hash"],
             fingerprint=about["fingerprint"],
         )
@@ -85,32 +90,44 @@ class TokenStore:
 def write_tokens(
     path: str | Path,
     tokens: Float[Tensor, "N K D"],
+    keys: Sequence[str],
     captions: Sequence[Sequence[str]],
     *,
+    counts: Sequence[int] | None = None,
     orderer_hash: str,
     fingerprint: str,
 ) -> None:
     """Write a token store into the folder `path`, in place of an older one.
 
+    Args:
+        path: a folder, made where there is none.
+        tokens: of every image.
+        keys: of every image.
+        captions: of every image.
+        counts: images of each set, where they come from several, one after the other.
+        orderer_hash: of the orderer that made the tokens.
+        fingerprint: of the pairs.
+
     Raises:
-        ValueError: if there are no tokens, one is not finite, or captions are missing.
+        ValueError: if there are no tokens, one is not finite, or keys or captions are missing.
     """
     path = Path(path)
     if len(tokens) == 0 or not tokens.isfinite().all():
         raise ValueError(f"tokens for {path} must be finite and of at least one image")
-    if len(captions) != len(tokens):
-        raise ValueError(f"{len(tokens)} images need as many captions, got {len(captions)}")
+    counts = (len(tokens),) if counts is None else tuple(counts)
+    if not len(keys) == len(captions) == sum(counts) == len(tokens):
+        raise ValueError(
+            f"{len(tokens)} images need as many keys and captions, got {len(keys)} and "
+            f"{len(captions)}, of {sum(counts)} pairs"
+        )
     path.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([list(of_one) for of_one in captions])
-    about = {
-        "format": FORMAT,
-        "orderer_hash": orderer_hash,
-        "fingerprint": fingerprint,
-        "captions_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    pairs = {"keys": list(keys), "captions": [list(x) for x in captions], "counts": list(counts)}
+    tensors = {
+        "tokens": tokens.detach().cpu().contiguous(),
+        "pairs": torch.frombuffer(bytearray(json.dumps(pairs).encode()), dtype=torch.uint8),
+        **_statistics(tokens),
     }
-    with written_whole(_captions(path)) as temporary:
-        temporary.write_text(text)
-    tensors = {"tokens": tokens.detach().cpu().contiguous(), **_statistics(tokens)}
+    about = {"format": FORMAT, "orderer_hash": orderer_hash, "fingerprint": fingerprint}
     with written_whole(_tokens(path)) as temporary:
         save_file(tensors, temporary, metadata=about)
 
@@ -121,16 +138,5 @@ def _statistics(tokens: Float[Tensor, "N K D"]) -> dict[str, Float32[Tensor, "K 
     return {"mean": mean.float(), "std": std.float().clamp_min(LEAST_STD)}
 
 
-def _read_captions(path: Path, sha256: str) -> tuple[tuple[str, ...], ...]:
-    raw = _captions(path).read_bytes()
-    if hashlib.sha256(raw).hexdigest() != sha256:
-        raise ValueError(f"{_captions(path)} does not belong to the tokens beside it")
-    return tuple(tuple(of_one) for of_one in json.loads(raw))
-
-
 def _tokens(path: Path) -> Path:
     return path / "tokens.safetensors"
-
-
-def _captions(path: Path) -> Path:
-    return path / "captions.json"

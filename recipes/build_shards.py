@@ -1,40 +1,56 @@
-r"""Write pairs as WebDataset shards: KEY.png (or jpg, webp) and KEY.txt, 2,000 samples to a tar.
+r"""Write pairs as WebDataset shards, with a member index beside each and a manifest over all.
 
     python -m recipes.build_shards --source=FOLDER --out=shards/mine --split=train
-    python -m recipes.build_shards --source=scenes --count=10000 --out=shards/scenes --split=train
     python -m recipes.build_shards --source=pairs.csv --image=file --captions='[short, long]' \
-        --out=shards/mine
+        --size=256 --out=shards/mine
     python -m recipes.build_shards --source=dataset_coco.json --image_folder=coco --split=val \
-        --image_format=jpg --out=shards/coco
+        --out=shards/coco
+    python -m recipes.build_shards --source=hf:FOLDER --captions='[caption]' --out=shards/hub
+    python -m recipes.build_shards --source=scenes --count=10000 --out=shards/scenes --split=train
 
-The source is a folder of images with side-car captions (KEY.jpg, .png or .webp beside KEY.txt, one
-caption a line, or KEY.json); a table (.csv, .tsv, .jsonl or .parquet) with a column of images
-(bytes, or paths that count from the table's folder) and columns of captions; a COCO caption file
-(.json), also as Karpathy split it; or the word `scenes`. Writes OUT/SPLIT-*.tar and
-OUT/manifest.json (samples, bytes and sha256 of each shard). A damaged sample is left out, counted
-and reported. A thousand small pairs take about a second.
+The source is one of:
+  a folder of images with side-car captions: KEY.jpg, .png or .webp beside KEY.txt (one caption a
+    line) or KEY.json, perhaps with KEY.cls (a class); what img2dataset writes as `files`
+  a folder of tars of such files; what img2dataset writes as `webdataset`
+  a table (.csv, .tsv, .jsonl, .parquet) with a column of images, bytes or paths that count from the
+    table's folder, and columns of captions; what img2dataset writes as `parquet`
+  a COCO caption file (.json), also as Karpathy split it
+  hf:NAME, a Hugging Face dataset: a folder of `save_to_disk`, or whatever `load_dataset` takes
+  the word `scenes`: drawn pairs
+
+Writes OUT/SPLIT-*.tar, their indices, and after every shard OUT/manifest.json: samples, bytes and
+sha256 of each shard; counts, statistics, source, licence and options of each split. A damaged
+sample is left out, counted and reported. Stopped in the middle, the same line goes on where it was;
+a full disk ends it with exit code 1, and every finished shard stays good.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from data import (
     Damaged,
-    ImageFormat,
+    Encoding,
+    Fit,
     Pair,
+    StoredPair,
     in_words,
     pairs_from_coco,
     pairs_from_folder,
+    pairs_from_hf,
     pairs_from_table,
+    pairs_from_tars,
     write_shards,
 )
 from data.scenes import scene_pairs
 from data.tables import READERS as TABLES
 from recipes.engine.cli import run as start
+
+SCENE_SIZE = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +58,40 @@ class Config:
     """What to write where."""
 
     source: str
-    """A folder of images with captions beside them, a table, a COCO file, or the word `scenes`."""
+    """A folder, a table, a COCO file, hf:NAME, or the word `scenes`."""
     image: str = "image"
     """Column of a table's images."""
     captions: tuple[str, ...] = ("caption",)
     """Columns of a table's captions."""
+    label: str | None = None
+    """Column of a table's classes."""
     image_folder: Path | None = None
     """Folder of the images that a COCO file names; null takes the file's own."""
+    source_split: str | None = None
+    """Split of the source to read, of COCO files and Hugging Face datasets; null takes `split`."""
+    streaming: bool = False
+    """Read a Hugging Face dataset as it comes, without fetching all of it first."""
     out: Path
-    """Folder of the shards; a split that is already there is refused."""
+    """Folder of the shards."""
     split: str = "train"
+    """Its name in OUT."""
     count: int | None = None
-    """Pairs to write; null takes all of a folder. Scenes need a number."""
-    image_size: int = 36
-    """Of scenes; images of a folder keep their size."""
+    """Samples of the source to read; null reads all. Scenes need a number."""
+    size: int | None = None
+    """Pixels that images are brought to; null keeps every size, and draws scenes at 36."""
+    fit: Fit = "shorter"
+    """Which sides have that size: `crop` (the largest centred square) and `squash` make squares,
+    `shorter` and `longer` scale that side down and keep the proportions."""
+    image_format: Literal["keep", "jpg", "png", "webp"] = "keep"
+    """`keep` leaves a file byte by byte as it is, unless it is resized; then it keeps its format.
+    png loses nothing, jpg and webp are of quality 95."""
     per_shard: int = 2_000
-    image_format: ImageFormat = "png"
+    workers: int = 2
+    """Threads that decode, resize and encode."""
+    about: str | None = None
+    """Where the pairs come from, in words, for the manifest."""
+    licence: str | None = None
+    """For the manifest."""
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
@@ -72,8 +106,19 @@ def main(config: Config) -> None:
         config.out,
         config.split,
         iter(shown),
+        encoding=Encoding(format=config.image_format, size=config.size, fit=config.fit),
         per_shard=config.per_shard,
-        image_format=config.image_format,
+        workers=config.workers,
+        build={
+            "source": config.source,
+            "source_split": config.source_split,
+            "image": config.image,
+            "captions": list(config.captions),
+            "label": config.label,
+            "count": config.count,
+        },
+        about=config.about,
+        licence=config.licence,
     )
     written = manifest["splits"][config.split]
     print(f"{config.out}: {written['samples']} samples of {config.split}")
@@ -81,17 +126,29 @@ def main(config: Config) -> None:
         print(in_words(written["skipped"]))
 
 
-def _pairs(config: Config) -> Iterable[Pair | Damaged]:
-    if Path(config.source).suffix in TABLES:
-        return pairs_from_table(config.source, config.image, config.captions)
-    if config.source.endswith(".json"):
-        folder = config.image_folder or Path(config.source).parent
-        return pairs_from_coco(config.source, folder, config.split)
-    if config.source != "scenes":
-        return pairs_from_folder(config.source)
-    if config.count is None:
-        raise ValueError("scenes never end: count must be a number, got null")
-    return scene_pairs(config.split, config.count, config.image_size)
+def _pairs(config: Config) -> Iterable[StoredPair | Pair | Damaged]:
+    source, path = config.source, Path(config.source)
+    split = config.source_split or config.split
+    if source == "scenes":
+        if config.count is None:
+            raise ValueError("scenes never end: count must be a number, got null")
+        return scene_pairs(split, config.count, config.size or SCENE_SIZE)
+    if source.startswith("hf:"):
+        return pairs_from_hf(
+            source.removeprefix("hf:"),
+            split,
+            image=config.image,
+            captions=config.captions,
+            label=config.label,
+            streaming=config.streaming,
+        )
+    if path.suffix in TABLES:
+        return pairs_from_table(path, config.image, config.captions, config.label)
+    if path.suffix == ".json":
+        return pairs_from_coco(path, config.image_folder or path.parent, split)
+    if path.is_dir() and any(path.glob("*.tar")):
+        return pairs_from_tars(path)
+    return pairs_from_folder(path)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ before left there; `python -m recipes.demo` runs them all.
     out/orderer   out/tokens   out/ar   out/joint/orderer   out/joint/ar   out/logs
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
+from tqdm import tqdm
 
 from ar import ARConfig
-from data import Pairs, in_words, open_pairs
+from data import Batches, Draw, Pairs, PairSource, View, in_memory, in_words, open_source
 from orderer import OrdererConfig, OrdererProcessor
 from recipes.engine.optim import Schedule, make_optimizers
+from recipes.engine.run import Run
 from recipes.engine.training import Learner
 
 
@@ -42,25 +44,82 @@ class DataSettings:
     """Chance that training shows an image's last caption rather than any: for sets whose captions
     grow in detail. Bare phrases fit many images, and learn little from few of them."""
 
-    def open_train(self, image_size: int) -> Pairs:
-        """Load the pairs to train on, saying what was skipped."""
-        return _told(open_pairs(self.source, self.train, image_size, self.train_count))
+    length_power: float = 0.0
+    """Otherwise captions are drawn with a weight of their number of words to this power: above 0
+    long ones come more often, below 0 bare phrases."""
+    weights: tuple[float, ...] = ()
+    """How often the folders come in training beside each other, each in epochs of its own; none:
+    every pair of every folder comes once an epoch."""
+    crop_area: float = 1.0
+    """Least share of an image that a random crop keeps in training; 1 always takes the centred
+    square."""
+    mirrored: float = 0.0
+    """Share of the images that training shows mirrored; captions that name a side then lie."""
+    max_skipped: float = 0.01
+    """Share of damaged samples that is put up with; more end the run."""
+    workers: int = 1
+    """Threads that read and decode ahead of the training, in each process."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, workers=self.workers)
+        _share(last_share=self.last_share, mirrored=self.mirrored, max_skipped=self.max_skipped)
+
+    def open_train(self, image_size: int) -> PairSource:
+        """Open the pairs to train on, saying what was skipped."""
+        pairs = self._opened(self.train, image_size, self.train_count)
+        tell_skipped(pairs.name, pairs.skipped)
+        return pairs
 
     def open_test(self, image_size: int) -> Pairs:
         """Load the pairs to measure on, saying what was skipped."""
-        return _told(open_pairs(self.source, self.test, image_size, self.test_count))
+        return self.load(self.test, image_size, self.test_count)
 
     def open_unseen(self, image_size: int) -> Pairs:
         """Load the pairs to generate from, saying what was skipped."""
         if self.unseen is None:
             return self.open_test(image_size)
-        return _told(open_pairs(self.source, self.unseen, image_size, self.test_count))
+        return self.load(self.unseen, image_size, self.test_count)
+
+    def load(self, split: str, image_size: int, count: int | None) -> Pairs:
+        """Load pairs into memory, saying what was skipped."""
+        opened = self._opened(split, image_size, count)
+        pairs = in_memory(opened, image_size, max_skipped=self.max_skipped)
+        tell_skipped(pairs.name, pairs.skipped)
+        return pairs
+
+    def batches(self, pairs: PairSource, image_size: int, draw: Draw) -> Batches:
+        """Show pairs for training, in the order of `draw`."""
+        view = View(size=image_size, crop_area=self.crop_area, mirrored=self.mirrored)
+        return Batches(pairs, view, self.max_skipped, **vars(draw))
+
+    def draw(self, batch_size: int, seed: int, run: Run) -> Draw:
+        """Say which samples make up a batch, on one of the processes of a run."""
+        return Draw(
+            batch_size=batch_size,
+            seed=seed,
+            rank=run.rank,
+            world=run.world,
+            weights=self.weights,
+            last_share=self.last_share,
+            length_power=self.length_power,
+        )
+
+    def _opened(self, split: str, image_size: int, count: int | None) -> PairSource:
+        return open_source(
+            self.source, split, image_size=image_size, count=count, max_skipped=self.max_skipped
+        )
 
 
-def _told(pairs: Pairs) -> Pairs:
-    if pairs.skipped:
-        print(f"{pairs.name}: {in_words(pairs.skipped)}", flush=True)
-    return pairs
+def tell_skipped(name: str, skipped: Mapping[str, int]) -> None:
+    """Say which samples were left out, if any were."""
+    if any(skipped.values()):
+        print(f"{name}: {in_words(skipped)}", flush=True)
+
+
+def captions_of_all(pairs: PairSource) -> Iterator[tuple[str, ...]]:
+    """Read the captions of every pair, and no image, showing how far it is if it takes long."""
+    for index in tqdm(range(len(pairs)), "captions", unit="pair", delay=5, disable=None):
+        yield pairs.captions_of(index)
 
 
 def check_captions(captions: Iterable[Sequence[str]], processor: OrdererProcessor) -> None:
@@ -71,7 +130,7 @@ def check_captions(captions: Iterable[Sequence[str]], processor: OrdererProcesso
     Raises:
         ValueError: for the first caption longer than the context, naming both.
     """
-    for of_one in captions:
+    for of_one in filter(None, captions):
         processor.text(of_one)
 
 

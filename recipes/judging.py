@@ -93,7 +93,9 @@ def _things(scene: Scene) -> list[tuple[int, int, int]]:
 
 
 def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -> Judge:
-    train = experiment.data.open_train(pairs.images.shape[-1])
+    train = experiment.data.load(
+        experiment.data.train, pairs.images.shape[-1], experiment.data.train_count
+    )
     names = sorted({of_one[0] for of_one in train.captions})
     labels = torch.tensor([names.index(of_one[0]) for of_one in train.captions])
     for caption in captions:

@@ -21,7 +21,15 @@ from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment, check_captions
 
-SHAPING = ("data.last_share", "ar", "train_ar", "seed", "precision")
+SHAPING = (
+    "data.last_share",
+    "data.length_power",
+    "data.weights",
+    "ar",
+    "train_ar",
+    "seed",
+    "precision",
+)
 """Settings that the learning depends on."""
 
 
@@ -61,14 +69,8 @@ def main(experiment: Experiment) -> None:
         samples_per_step=settings.batch_size,
         earlier_seconds=earlier,
     ) as run:
-        batches = TokenBatches(
-            store,
-            batch_size=settings.batch_size,
-            seed=experiment.seed,
-            rank=run.rank,
-            world=run.world,
-            last_share=experiment.data.last_share,
-        )
+        draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
+        batches = TokenBatches(store, **vars(draw))
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             batch = batches.at(step)

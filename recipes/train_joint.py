@@ -16,7 +16,6 @@ would collapse the orderer.
 import torch
 
 from ar import Alignment, ARModel
-from data import Batches
 from orderer import Orderer, OrdererProcessor, contrastive_loss, prefix_lengths
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
@@ -24,12 +23,16 @@ from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment, check_captions
+from recipes.experiment import Experiment, captions_of_all, check_captions, tell_skipped
 
 SHAPING = (
     "data.train",
     "data.train_count",
     "data.last_share",
+    "data.length_power",
+    "data.weights",
+    "data.crop_area",
+    "data.mirrored",
     "train_joint",
     "train_orderer.reconstruction",
     "train_orderer.contrastive",
@@ -50,7 +53,7 @@ def main(experiment: Experiment) -> None:
     model = ARModel.from_pretrained(experiment.out / "ar").to(device).train()
     model.check_orderer(orderer.encoding_hash())
     pairs = experiment.data.open_train(orderer.config.image_size)
-    check_captions(pairs.captions, processor)
+    check_captions(captions_of_all(pairs), processor)
     prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
@@ -84,17 +87,11 @@ def main(experiment: Experiment) -> None:
         samples_per_step=settings.batch_size,
         earlier_seconds=earlier,
     ) as run:
-        batches = Batches(
-            pairs,
-            batch_size=settings.batch_size,
-            seed=experiment.seed + 1,  # another order than stage 1's
-            rank=run.rank,
-            world=run.world,
-            last_share=experiment.data.last_share,
-        )
-        for step in range(first, settings.steps):
+        another = experiment.seed + 1  # than stage 1's order
+        draw = experiment.data.draw(settings.batch_size, another, run)
+        batches = experiment.data.batches(pairs, orderer.config.image_size, draw)
+        for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
-            batch = batches.at(step)
             text = processor.text(batch.captions).to(device)
             captions = processor.identities(batch.captions).to(device)
             dropped = torch.rand(len(batch.images)) < experiment.train_ar.condition_drop
@@ -143,6 +140,7 @@ def main(experiment: Experiment) -> None:
                 progress.save(done, run)
                 return
         if run.is_main:
+            tell_skipped(pairs.name, batches.skipped)
             model.config.orderer_hash = orderer.encoding_hash()
             orderer.save_pretrained(experiment.out / "joint" / "orderer")
             processor.save_pretrained(experiment.out / "joint" / "orderer")

@@ -10,19 +10,22 @@ and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts
 starts it, on two processes.
 """
 
-from data import Batches
 from orderer import Orderer, OrdererProcessor
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment, check_captions
+from recipes.experiment import Experiment, captions_of_all, check_captions, tell_skipped
 
 SHAPING = (
     "data.train",
     "data.train_count",
     "data.last_share",
+    "data.length_power",
+    "data.weights",
+    "data.crop_area",
+    "data.mirrored",
     "orderer",
     "train_orderer",
     "seed",
@@ -38,7 +41,7 @@ def main(experiment: Experiment) -> None:
     model = Orderer(experiment.orderer_config())
     processor = OrdererProcessor(model.config.image_size, model.config.context_length)
     pairs = experiment.data.open_train(model.config.image_size)
-    check_captions(pairs.captions, processor)
+    check_captions(captions_of_all(pairs), processor)
 
     device = prepare_device()
     model.to(device).train()
@@ -59,17 +62,10 @@ def main(experiment: Experiment) -> None:
         samples_per_step=settings.batch_size,
         earlier_seconds=earlier,
     ) as run:
-        batches = Batches(
-            pairs,
-            batch_size=settings.batch_size,
-            seed=experiment.seed,
-            rank=run.rank,
-            world=run.world,
-            last_share=experiment.data.last_share,
-        )
-        for step in range(first, settings.steps):
+        draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
+        batches = experiment.data.batches(pairs, model.config.image_size, draw)
+        for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
-            batch = batches.at(step)
             ramp = min(max((step - settings.contrastive_from) / settings.contrastive_ramp, 0), 1)
             text = processor.text(batch.captions).to(device) if ramp else None
             with precise(device, experiment.precision):
@@ -101,6 +97,7 @@ def main(experiment: Experiment) -> None:
                 progress.save(done, run)
                 return
         if run.is_main:
+            tell_skipped(pairs.name, batches.skipped)
             model.save_pretrained(experiment.out / "orderer")
             processor.save_pretrained(experiment.out / "orderer")
 

@@ -2,18 +2,23 @@
 
     python -m recipes.write_tokens
 
-Reads OUT/orderer, writes OUT/tokens: the tokens, their statistics per (position, channel), the
-captions, and the hash of the orderer that made them. Takes seconds.
+Reads OUT/orderer, writes OUT/tokens: the tokens, their statistics per (position, channel), the keys
+and captions of the images, and the hash of the orderer that made them. Takes seconds.
 """
 
+from bisect import bisect_right
+from collections import Counter
+from itertools import accumulate
+
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import write_tokens
+from data import Damaged, View, check_skipped, read_all, write_tokens
 from orderer import Orderer
 from recipes.engine.cli import run as start
 from recipes.engine.training import prepare_device
-from recipes.experiment import Experiment
+from recipes.experiment import Experiment, tell_skipped
 
 BATCH = 250
 
@@ -24,18 +29,35 @@ def main(experiment: Experiment) -> None:
     device = prepare_device()
     model = Orderer.from_pretrained(experiment.out / "orderer").to(device).eval()
     pairs = experiment.data.open_train(model.config.image_size)
-    parts = [
-        model.encode(images.to(device)).cpu()
-        for images in tqdm(pairs.images.split(BATCH), desc="tokens", unit="batch", disable=None)
-    ]
+    ends = list(accumulate(pairs.counts))
+    counts, skipped = [0] * len(ends), Counter[str]()
+    images, keys, captions, parts = [], [], [], []
+    shown = read_all(pairs, View(size=model.config.image_size))
+    bar = tqdm(shown, desc="tokens", total=len(pairs), unit="pair", disable=None)
+    for index, pair in enumerate(bar):
+        if isinstance(pair, Damaged):
+            skipped[pair.reason] += 1
+        else:
+            images.append(pair.image)
+            keys.append(pair.key)
+            captions.append(pair.captions)
+            counts[bisect_right(ends, index)] += 1
+        if len(images) == BATCH or (images and index == len(pairs) - 1):
+            batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+            parts.append(model.encode(batch.to(device)).cpu())
+            images.clear()
+    tell_skipped(pairs.name, skipped)
+    check_skipped(pairs, len(keys), skipped, experiment.data.max_skipped)
     write_tokens(
         experiment.out / "tokens",
         torch.cat(parts),
-        pairs.captions,
+        keys,
+        captions,
+        counts=counts,
         orderer_hash=model.encoding_hash(),
         fingerprint=pairs.fingerprint,
     )
-    print(f"{experiment.out / 'tokens'}: {model.config.tokens} tokens of {len(pairs)} images")
+    print(f"{experiment.out / 'tokens'}: {model.config.tokens} tokens of {len(keys)} images")
 
 
 if __name__ == "__main__":

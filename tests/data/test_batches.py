@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from data import Batches, Pair, Pairs, pairs_from
+from data import Batches, Pair, Pairs, View, pairs_from
+
+VIEW = View(size=8)
 
 
 @pytest.fixture
@@ -14,9 +16,9 @@ def pairs(make_pairs: Callable[[int], list[Pair]]) -> Pairs:
 
 
 def test_a_batch_is_a_function_of_its_step_alone(pairs: Pairs) -> None:
-    run = [Batches(pairs, batch_size=4, seed=1).at(step) for step in range(8)]
+    run = [Batches(pairs, VIEW, batch_size=4, seed=1).at(step) for step in range(8)]
     for step in (5, 2, 7):
-        resumed = Batches(pairs, batch_size=4, seed=1).at(step)
+        resumed = Batches(pairs, VIEW, batch_size=4, seed=1).at(step)
         assert torch.equal(resumed.images, run[step].images)
         assert resumed.captions == run[step].captions
 
@@ -24,9 +26,9 @@ def test_a_batch_is_a_function_of_its_step_alone(pairs: Pairs) -> None:
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_world_size_does_not_change_the_order(pairs: Pairs, world: int) -> None:
     for step in range(6):
-        alone = Batches(pairs, batch_size=4, seed=1).at(step)
+        alone = Batches(pairs, VIEW, batch_size=4, seed=1).at(step)
         shares = [
-            Batches(pairs, batch_size=4, seed=1, rank=rank, world=world).at(step)
+            Batches(pairs, VIEW, batch_size=4, seed=1, rank=rank, world=world).at(step)
             for rank in range(world)
         ]
         assert torch.equal(alone.indices, torch.cat([share.indices for share in shares]))
@@ -35,13 +37,13 @@ def test_the_world_size_does_not_change_the_order(pairs: Pairs, world: int) -> N
 
 
 def test_no_sample_is_dropped_where_batches_straddle_epochs(pairs: Pairs) -> None:
-    batches = Batches(pairs, batch_size=4, seed=1)
+    batches = Batches(pairs, VIEW, batch_size=4, seed=1)
     seen = torch.cat([batches.at(step).indices for step in range(5)])  # two epochs of ten
     assert seen.bincount().tolist() == [2] * 10
 
 
 def test_images_and_captions_stay_together(pairs: Pairs) -> None:
-    batch = Batches(pairs, batch_size=6, seed=2).at(1)
+    batch = Batches(pairs, VIEW, batch_size=6, seed=2).at(1)
     for image, caption, index in zip(
         batch.images, batch.captions, batch.indices.tolist(), strict=True
     ):
@@ -50,7 +52,9 @@ def test_images_and_captions_stay_together(pairs: Pairs) -> None:
 
 
 def test_a_batch_may_be_larger_than_the_set(pairs: Pairs) -> None:
-    assert Batches(pairs, batch_size=25, seed=0).at(0).indices.bincount().tolist().count(2) == 5
+    assert (
+        Batches(pairs, VIEW, batch_size=25, seed=0).at(0).indices.bincount().tolist().count(2) == 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,9 +69,9 @@ def test_each_impossible_batch_is_refused(
     pairs: Pairs, options: dict[str, int], sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
-        Batches(pairs, seed=0, **options)
+        Batches(pairs, VIEW, seed=0, **options)
 
 
 def test_a_step_before_the_first_is_refused(pairs: Pairs) -> None:
     with pytest.raises(ValueError, match="start must be at least 0"):
-        Batches(pairs, batch_size=4, seed=0).at(-1)
+        Batches(pairs, VIEW, batch_size=4, seed=0).at(-1)

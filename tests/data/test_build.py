@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data import Damaged, Pair, encode_image, pairs_from, pairs_from_folder
+from data import Damaged, Pair, decoded, encode_image, pairs_from, pairs_from_folder
 
 
 def test_images_meet_the_captions_beside_them(
@@ -17,7 +17,7 @@ def test_images_meet_the_captions_beside_them(
         (tmp_path / f"{key}.PNG").write_bytes(encode_image(pair.image))
         (tmp_path / f"{key}.txt").write_text("\n".join(pair.captions))
     (tmp_path / "notes.md").write_text("ignored")
-    found = list(pairs_from_folder(tmp_path))
+    found = list(map(decoded, pairs_from_folder(tmp_path)))
     assert [sample.key for sample in found] == ["a", "b.v2", "dogs/a"]
     for sample, pair in zip(found, wanted, strict=True):
         assert isinstance(sample, Pair) and sample.captions == pair.captions
@@ -37,7 +37,7 @@ def test_what_is_half_or_double_is_counted_by_reason(
     }  # fmt: skip
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    pairs = pairs_from("folder", pairs_from_folder(tmp_path), skipped={})
+    pairs = pairs_from("folder", map(decoded, pairs_from_folder(tmp_path)), skipped={})
     assert pairs.keys == ("good",)
     assert sum(pairs.skipped.values()) == 5 and pairs.skipped["no caption"] == 1
     assert {"no image", "two images", "key twice"} < set(pairs.skipped)
@@ -57,4 +57,4 @@ def test_captions_without_any_image_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a dog")
     assert list(pairs_from_folder(tmp_path)) == [Damaged(key="a", reason="no image")]
     with pytest.raises(ValueError, match="no pair that can be read, skipped: 1 no image"):
-        pairs_from("folder", pairs_from_folder(tmp_path), skipped={})
+        pairs_from("folder", map(decoded, pairs_from_folder(tmp_path)), skipped={})

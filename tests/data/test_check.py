@@ -45,7 +45,7 @@ def flip(path: Path, find: bytes) -> None:
     [
         (
             lambda f: flip(f / "train-000001.tar", b" ground"),
-            [("train-000001.tar", "", "altered shard")],
+            [("train-000001.tar", "train-0000003", "altered sample")],
         ),
         (
             lambda f: (f / "train-000001.tar").unlink(),
@@ -53,7 +53,7 @@ def flip(path: Path, find: bytes) -> None:
         ),
         (
             lambda f: (f / "test-000000.tar").unlink(),
-            [("test-000000.tar", "", "missing shard")],
+            [("test-000000.tar", "", "missing shard, 2 samples")],
         ),
         (
             lambda f: shutil.copy(f / "train-000002.tar", f / "train-000009.tar"),
@@ -64,10 +64,21 @@ def flip(path: Path, find: bytes) -> None:
         ),
         (
             lambda f: flip(f / "train-000000.tar", b"IHDR"),
-            [
-                ("train-000000.tar", "train-0000000", "not an image"),
-                ("train-000000.tar", "", "altered shard"),
-            ],
+            [("train-000000.tar", "train-0000000", "altered sample")],
+        ),
+        (
+            lambda f: (f / "test-000000.tar").write_bytes(
+                (f / "test-000000.tar").read_bytes() + bytes(512)
+            ),
+            [("test-000000.tar", "", "altered shard")],
+        ),
+        (
+            lambda f: flip(f / "test-000000.index.npy", b"descr"),
+            [("test-000000.tar", "", "altered index")],
+        ),
+        (
+            lambda f: (f / "test-000000.index.npy").unlink(),
+            [("test-000000.tar", "", "missing index")],
         ),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data import Damaged, Pair, encode_image, pairs_from_coco
+from data import Damaged, Pair, decoded, encode_image, pairs_from_coco
 
 COCO = {
     "images": [{"id": 7, "file_name": "val/a.png"}, {"id": 3, "file_name": "val/b.png"}],
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, content: Any, split: str = "train") -> list[Pair | Damaged]:
     (folder / "captions.json").write_text(json.dumps(content))
-    return list(pairs_from_coco(folder / "captions.json", folder, split))
+    return list(map(decoded, pairs_from_coco(folder / "captions.json", folder, split)))
 
 
 def told(pairs: list[Pair | Damaged]) -> list[tuple[str, int, tuple[str, ...]]]:

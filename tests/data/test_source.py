@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data import Pair, open_pairs, write_shards
+from data import Pair, in_memory, open_source, write_shards
 
 
 def test_scenes_and_folders_come_through_the_same_door(
@@ -13,11 +13,11 @@ def test_scenes_and_folders_come_through_the_same_door(
 ) -> None:
     write_shards(tmp_path, "train", make_pairs(3))
     for source in (("scenes",), (str(tmp_path),)):
-        pairs = open_pairs(source, "train", 16, count=2)
+        pairs = in_memory(open_source(source, "train", image_size=16, count=2), 16)
         assert pairs.images.shape == (2, 3, 16, 16)
         assert len(pairs.captions) == len(pairs.keys) == len(pairs) == 2
 
 
 def test_scenes_need_a_number() -> None:
     with pytest.raises(ValueError, match="count must be a number, got None"):
-        open_pairs(("scenes",), "train", 16)
+        open_source(("scenes",), "train", image_size=16)

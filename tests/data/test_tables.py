@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data import Damaged, Pair, encode_image, pairs_from_table
+from data import Damaged, Pair, decoded, encode_image, pairs_from_table
 
 IMAGES = [np.full((8, 6, 3), level, np.uint8) for level in (10, 200)]
 TEXTS = [("a cat", "a cat, asleep"), ("007", "null")]
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 def test_every_kind_of_table_gives_the_same_pairs(folder: Path, ending: str) -> None:
     rows = [(f"images/{number}.png", *texts) for number, texts in enumerate(TEXTS)]
     table = write_paths(folder / f"pairs.{ending}", rows)
-    pairs = list(pairs_from_table(table, "file", ("short", "long")))
+    pairs = list(map(decoded, pairs_from_table(table, "file", ("short", "long"))))
     assert [pair.key for pair in pairs] == ["00000000", "00000001"]
     for pair, image, texts in zip(pairs, IMAGES, TEXTS, strict=True):
         assert isinstance(pair, Pair) and pair.captions == texts
@@ -59,7 +59,7 @@ def test_images_may_lie_in_the_table_as_hugging_face_stores_them(tmp_path: Path)
     cells = [{"bytes": encode_image(image), "path": None} for image in IMAGES]
     table = tmp_path / "pairs.parquet"
     write_parquet(table, {"image": cells, "captions": [list(texts) for texts in TEXTS]})
-    pairs = list(pairs_from_table(table, "image", ("captions",)))
+    pairs = list(map(decoded, pairs_from_table(table, "image", ("captions",))))
     assert [pair.captions for pair in pairs if isinstance(pair, Pair)] == TEXTS
 
 
@@ -86,7 +86,7 @@ def test_a_bad_row_is_damaged_and_the_next_one_good(
     table = folder / "pairs.jsonl"
     good = {"image": "images/1.png", "caption": "b"}
     table.write_text(f"{json.dumps(row)}\n{json.dumps(good)}\n")
-    first, second = pairs_from_table(table, "image", ("caption",))
+    first, second = map(decoded, pairs_from_table(table, "image", ("caption",)))
     assert first == Damaged(key="00000000", reason=reason)
     assert isinstance(second, Pair) and second.captions == ("b",)
 

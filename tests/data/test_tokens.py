@@ -8,6 +8,7 @@ import torch
 from data import TokenStore, write_tokens
 
 CAPTIONS = [(f"picture {n}", "a picture") for n in range(6)]
+KEYS = [f"key{n}" for n in range(6)]
 
 
 def random_tokens(seed: int = 0) -> torch.Tensor:
@@ -15,7 +16,7 @@ def random_tokens(seed: int = 0) -> torch.Tensor:
 
 
 def write(path: Path, tokens: torch.Tensor) -> None:
-    write_tokens(path, tokens, CAPTIONS, orderer_hash="a" * 64, fingerprint="f" * 64)
+    write_tokens(path, tokens, KEYS, CAPTIONS, orderer_hash="a" * 64, fingerprint="f" * 64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -24,7 +25,8 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
     write(tmp_path / "store", tokens)
     store = TokenStore.open(tmp_path / "store")
     assert torch.equal(store.tokens, tokens) and len(store) == 6
-    assert store.captions == tuple(CAPTIONS)
+    assert (store.keys, store.captions) == (tuple(KEYS), tuple(CAPTIONS))
+    assert store.counts == (6,)
     assert (store.orderer_hash, store.fingerprint) == ("a" * 64, "f" * 64)
 
 
@@ -46,7 +48,7 @@ def test_a_store_is_replaced_as_a_whole(tmp_path: Path) -> None:
     write(tmp_path, random_tokens(0))
     write(tmp_path, random_tokens(1))
     assert torch.equal(TokenStore.open(tmp_path).tokens, random_tokens(1))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.json", "tokens.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tokens.safetensors"]
 
 
 def test_tokens_of_another_orderer_are_refused_by_both_names(tmp_path: Path) -> None:
@@ -59,13 +61,6 @@ def test_tokens_of_another_orderer_are_refused_by_both_names(tmp_path: Path) -> 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a token store"):
-        TokenStore.open(tmp_path)
-
-
-def test_captions_of_other_tokens_are_refused(tmp_path: Path) -> None:
-    write(tmp_path, random_tokens())
-    (tmp_path / "captions.json").write_text("[]")
-    with pytest.raises(ValueError, match="does not belong to the tokens"):
         TokenStore.open(tmp_path)
 
 
@@ -93,6 +88,12 @@ def test_no_tokens_and_broken_tokens_are_not_written(tmp_path: Path, tokens: tor
     assert not (tmp_path / "store").exists()
 
 
-def test_captions_must_be_as_many_as_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="6 images need as many captions, got 1"):
-        write_tokens(tmp_path, random_tokens(), [("one",)], orderer_hash="a", fingerprint="f")
+def test_keys_captions_and_counts_must_be_of_all_images(tmp_path: Path) -> None:
+    about = {"orderer_hash": "a", "fingerprint": "f"}
+    for keys, captions, counts in (
+        (KEYS[1:], CAPTIONS, [6]),
+        (KEYS, [("one",)], [6]),
+        (KEYS, CAPTIONS, [5]),
+    ):
+        with pytest.raises(ValueError, match="6 images need as many keys and captions, got"):
+            write_tokens(tmp_path, random_tokens(), keys, captions, counts=counts, **about)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data import load_shards
+from data import in_memory, open_source
 from recipes import build_shards, train_ar, train_orderer, write_tokens
 from recipes.engine.cli import run as start
 from recipes.experiment import DataSettings, Experiment
@@ -39,8 +39,9 @@ def test_a_folder_becomes_shards_and_what_is_damaged_is_counted(
         "",
     )
     split = json.loads((out / "manifest.json").read_text())["splits"]["train"]
-    assert split == {"samples": 2, "captions": 4, "skipped": {"truncated image": 1}}
-    pairs = load_shards([out], "train", 16)
+    assert (split["samples"], split["captions"]) == (2, 4)
+    assert split["skipped"] == {"truncated image": 1}
+    pairs = in_memory(open_source([out], "train", image_size=16), 16)
     assert pairs.images.shape == (2, 3, 16, 16)
     assert pairs.captions == (
         ("a picture", "the picture a"),
@@ -53,7 +54,7 @@ def test_a_table_becomes_shards(folder: Path, tmp_path: Path) -> None:
     table.write_text("file,short,long\na.png,a,an a\nmore/b.png,b,a b\nc.png,c,a c\n")
     out = tmp_path / "shards"
     build(f"--source={table}", "--image=file", "--captions=[short, long]", f"--out={out}")
-    pairs = load_shards([out], "train", 16)
+    pairs = in_memory(open_source([out], "train", image_size=16), 16)
     assert pairs.captions == (("a", "an a"), ("b", "a b"))
     split = json.loads((out / "manifest.json").read_text())["splits"]["train"]
     assert split["skipped"] == {"truncated image": 1}
@@ -69,7 +70,7 @@ def test_a_coco_file_becomes_shards(folder: Path, tmp_path: Path) -> None:
         "--split=val",
         f"--out={out}",
     )
-    assert load_shards([out], "val", 16).captions == (("a", "an a"),)
+    assert in_memory(open_source([out], "val", image_size=16), 16).captions == (("a", "an a"),)
 
 
 def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path: Path) -> None:
@@ -78,7 +79,8 @@ def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path:
     build("--source=scenes", "--count=5", f"--out={shards}", "--split=test", "--per_shard=2")
     assert sorted(path.name for path in shards.iterdir()) == [
         "manifest.json",
-        *[f"test-00000{number}.tar" for number in range(3)],
+        *[f"test-00000{n}.{end}" for n in range(3) for end in ("index.npy", "tar")],
+        "train-000000.index.npy",
         "train-000000.tar",
     ]
     data = DataSettings(
@@ -97,7 +99,7 @@ def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path:
         (["--source=scenes"], "scenes never end: count must be a number, got null"),
         (["--source=scenes", "--count=0"], "count must be at least 1, got 0"),
         (["--source=scenes", "--count=1", "--split=a/b"], "only, got 'a/b'"),
-        (["--source={here}", "--split=train"], "already has shards of split 'train'"),
+        (["--source={here}", "--split=train", "--size=9"], "was built with size=None, not 9"),
         (["--source={here}/none.csv", "--split=new"], "there is no table {here}/none.csv"),
     ],
 )

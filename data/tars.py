@@ -1,0 +1,82 @@
+"""Tars from first to last: every pair in stored order, and everything else that is in them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .manifest import Shard, sha256_of
+from .member_index import ALTERED, index_pairs, load_index, read_pair
+from .sample import Damaged, StoredPair
+from .shards import index_path
+from .tar_index import TarIndex, index_tar
+
+
+def pairs_from_tars(folder: str | Path) -> Iterator[StoredPair | Damaged]:
+    """Yield the pairs of all tars of a folder, such as img2dataset's, in order of their names.
+
+    What is damaged, half or lost comes as `Damaged`.
+
+    Raises:
+        FileNotFoundError: if the folder is not there, or has no tars.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a local folder")
+    paths = sorted(folder.glob("*.tar"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} has no tars")
+    return (sample for path in paths for sample in pairs_in_tar(path))
+
+
+def pairs_in_tar(path: Path, entry: Shard | None = None) -> Iterator[StoredPair | Damaged]:
+    """Yield the pairs of one tar, held against what a manifest says of it.
+
+    What the shard itself has lost has the shard's name as its key, and comes once for each pair.
+    """
+    if not path.is_file():
+        yield from _lost(path, entry["samples"] if entry else 1, "missing shard")
+        return
+    tar = index_tar(path)
+    index = index_pairs(tar)
+    yield from index.damaged
+    wanted = _checksums(path, entry)
+    altered = 0
+    with path.open("rb", buffering=0) as file:
+        for row in index.rows:
+            check = row["key"] in wanted
+            if check:
+                row["crc"] = wanted[row["key"]]
+            sample = read_pair(file.fileno(), row, check=check)
+            altered += isinstance(sample, Damaged) and sample.reason == ALTERED
+            yield sample
+    yield from _losses(path, entry, tar, altered)
+
+
+def _checksums(path: Path, entry: Shard | None) -> dict[bytes, int]:
+    """What the bytes of each pair add up to by the index of the shard, where it has one."""
+    if not entry or "index_sha256" not in entry or not index_path(path).is_file():
+        return {}
+    if sha256_of(index_path(path)) != entry["index_sha256"]:
+        return {}
+    rows = load_index(index_path(path))
+    return dict(zip(rows["key"].tolist(), rows["crc"].tolist(), strict=True))
+
+
+def _losses(path: Path, entry: Shard | None, tar: TarIndex, altered: int) -> Iterator[Damaged]:
+    missing = entry["samples"] - len(tar.samples) if entry else 0
+    if missing > 0 or not tar.is_whole:
+        yield from _lost(path, max(1, missing), "broken shard")
+    elif entry and not altered and sha256_of(path) != entry["sha256"]:
+        yield from _lost(path, 1, "altered shard")
+    if entry and "index_sha256" in entry:
+        yield from _index_losses(path, entry["index_sha256"])
+
+
+def _index_losses(path: Path, sha256: str) -> Iterator[Damaged]:
+    if not index_path(path).is_file():
+        yield from _lost(path, 1, "missing index")
+    elif sha256_of(index_path(path)) != sha256:
+        yield from _lost(path, 1, "altered index")
+
+
+def _lost(path: Path, count: int, reason: str) -> Iterator[Damaged]:
+    return (Damaged(key=path.name, reason=reason) for _ in range(count))
