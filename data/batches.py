@@ -150,8 +150,10 @@ class Batches(Draw):
         images = np.empty((len(indices), self.view.size, self.view.size, 3), np.uint8)
         captions = []
         for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
-            indices[place], pair = self._whole(index, epoch)
-            images[place] = self.view.show(pair.image, self.seed, epoch, index)
+            indices[place], pair = self._whole(index, epoch, images[place])
+            shown = self.view.show(pair.image, self.seed, epoch, index)
+            if shown.base is not images:
+                images[place] = shown
             captions.append(self._caption(pair.captions, epoch, index))
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
@@ -163,11 +165,11 @@ class Batches(Draw):
         """Yield each step in first..last-1 with its batch, made by threads while one is used."""
         yield from _ahead(self.at, range(first, last), workers)
 
-    def _whole(self, index: int, epoch: int) -> tuple[int, Pair]:
-        """Read and decode a pair; if it is damaged, a substitute."""
+    def _whole(self, index: int, epoch: int, into: UInt8[np.ndarray, "S S 3"]) -> tuple[int, Pair]:
+        """Read and decode a pair, perhaps into its place; if it is damaged, a substitute."""
         wanted = index
         for attempt in range(SUBSTITUTES):
-            sample = decoded(self.source.read(index))
+            sample = decoded(self.source.read(index), into)
             damaged = sample if isinstance(sample, Damaged) else None
             self.skips.met(index, damaged, self.source, self.max_skipped)
             if isinstance(sample, Pair):

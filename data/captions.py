@@ -35,7 +35,7 @@ def parse_captions(raw: bytes, kind: Literal["txt", "json"]) -> tuple[str, ...]:
     if len(raw) > MAX_CAPTION_BYTES:
         raise DamagedCaption("caption file too large")
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise DamagedCaption("caption not UTF-8") from None
     return captions_from(text.splitlines() if kind == "txt" else _from_json(text))
@@ -49,8 +49,9 @@ def captions_from(texts: object) -> tuple[str, ...]:
     """
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DamagedCaption("caption not text")
-    if any(unicodedata.category(c) == "Cs" for text in texts for c in text):
-        raise DamagedCaption("caption not UTF-8")  # half of a surrogate pair
+    for text in texts:  # what is printable has no surrogates and no control characters
+        if not text.isprintable() and any(unicodedata.category(c) == "Cs" for c in text):
+            raise DamagedCaption("caption not UTF-8")  # half of a surrogate pair
     return _bounded(tuple(filter(None, map(clean_caption, texts))))
 
 
@@ -74,6 +75,8 @@ def label_from(raw: bytes) -> str:
 def clean_caption(text: str) -> str:
     """Drop control characters and surplus white space, so that a caption is one line."""
     spaced = " ".join(text.split())
+    if spaced.isprintable():
+        return spaced
     return "".join(c for c in spaced if unicodedata.category(c) != "Cc").strip()
 
 
@@ -91,6 +94,8 @@ def choose_caption(
     else any of them, each with a weight of its number of words to the `length_power`: above 0 long
     ones come more often, below 0 bare phrases.
     """
+    if len(captions) == 1:
+        return captions[0]
     if hashed(seed, epoch, index, 0) < last_share * 2**64:
         return captions[-1]
     state = hashed(seed, epoch, index)

@@ -4,6 +4,7 @@ Letters: H, W height and width in pixels; S pixels on a side.
 """
 
 import io
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,11 @@ MAX_ASPECT = 20
 """Longer side over shorter; past it a centre crop shows nothing of the image."""
 MAX_SCANS = 30
 """Of a progressive JPEG, usually 10: each goes over all pixels, and may be a few bytes long."""
+MAX_SEGMENTS = 64
+SCAN = b"\xff\xda"
+EXIF = 0xE1
+SEQUENTIAL = (0xC0, 0xC1)
+"""Frames of which one scan may hold all components: then there is no other."""
 QUALITY = 95
 """Of the JPEG and WebP files that we write."""
 
@@ -35,8 +41,14 @@ class DamagedImage(ValueError):
         self.reason = reason
 
 
-def decode_image(raw: bytes) -> UInt8[np.ndarray, "H W 3"]:
+def decode_image(
+    raw: bytes, into: UInt8[np.ndarray, "h w 3"] | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """Decode a JPEG, PNG or WebP file (the first frame) upright, transparency laid on white.
+
+    Args:
+        raw: the file.
+        into: memory that is used, and returned, if the image happens to be of its size.
 
     Raises:
         DamagedImage: for every other input, whatever is wrong with it.
@@ -44,16 +56,44 @@ def decode_image(raw: bytes) -> UInt8[np.ndarray, "H W 3"]:
     if len(raw) > MAX_IMAGE_BYTES:
         raise DamagedImage("image too large")
     if image_format(raw) == "jpg":
-        if raw.count(b"\xff\xda") > MAX_SCANS:
+        header = _jpeg_header(raw)
+        if not header.has_one_scan and raw.count(SCAN) > MAX_SCANS:
             raise DamagedImage("too many scans")
-        if b"Exif\0" not in raw:  # there an image that a camera turned says so
-            plain = _decode_plain_jpeg(raw)
+        if not header.has_exif:  # there an image that a camera turned says so
+            plain = _decode_plain_jpeg(raw, into)
             if plain is not None:
                 return plain
     return _decode(raw)
 
 
-def _decode_plain_jpeg(raw: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
+@dataclass(frozen=True)
+class _Header:
+    """What the segments before a JPEG's pixels say."""
+
+    has_exif: bool
+    has_one_scan: bool
+
+
+def _jpeg_header(raw: bytes) -> _Header:
+    """Walk over a JPEG's segments up to its first scan; odd ones promise nothing."""
+    place, parts, has_exif = 2, 0, False
+    for _ in range(MAX_SEGMENTS):
+        if place + 10 > len(raw) or raw[place] != 0xFF:
+            break
+        marker, length = raw[place + 1], 256 * raw[place + 2] + raw[place + 3]
+        if marker == SCAN[1]:
+            return _Header(has_exif, has_one_scan=raw[place + 4] == parts)
+        if marker in SEQUENTIAL:
+            parts = raw[place + 9]
+        elif marker == EXIF and raw.startswith(b"Exif", place + 4):
+            has_exif = True
+        place += 2 + length
+    return _Header(has_exif=True, has_one_scan=False)
+
+
+def _decode_plain_jpeg(
+    raw: bytes, into: UInt8[np.ndarray, "h w 3"] | None
+) -> UInt8[np.ndarray, "H W 3"] | None:
     """Decode a JPEG file by itself: Pillow needs two and a half times as long for the same pixels.
 
     None is for all that is odd about a file: let Pillow say what it makes of it.
@@ -67,7 +107,10 @@ def _decode_plain_jpeg(raw: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
         if colours not in ("YCbCr", "RGB", "Gray"):
             return None
         _check_size(width, height)
-        return np.asarray(simplejpeg.decode_jpeg(raw))
+        if into is None or into.shape != (height, width, 3):
+            return np.asarray(simplejpeg.decode_jpeg(raw))
+        simplejpeg.decode_jpeg(raw, buffer=into)
+        return into
     except DamagedImage:
         raise
     except Exception:
@@ -105,6 +148,8 @@ def fit_image(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Bring an image to `size` pixels, antialiased; one that has it stays as it is."""
     height, width, _ = image.shape
+    if height == width == size:
+        return image
     if fit == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2

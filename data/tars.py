@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .manifest import Shard, sha256_of
-from .member_index import ALTERED, index_pairs, load_index, read_pair
+from .member_index import ALTERED, index_pairs, load_index, read_pair, row_at
 from .sample import Damaged, StoredPair
 from .shards import index_path
 from .tar_index import TarIndex, index_tar
@@ -41,11 +41,10 @@ def pairs_in_tar(path: Path, entry: Shard | None = None) -> Iterator[StoredPair 
     wanted = _checksums(path, entry)
     altered = 0
     with path.open("rb", buffering=0) as file:
-        for row in index.rows:
-            check = row["key"] in wanted
-            if check:
-                row["crc"] = wanted[row["key"]]
-            sample = read_pair(file.fileno(), row, check=check)
+        for place in range(len(index.rows)):
+            row = row_at(index.rows, place)
+            row = row._replace(crc=wanted.get(row.key, 0))
+            sample = read_pair(file.fileno(), row, check=row.key in wanted)
             altered += isinstance(sample, Damaged) and sample.reason == ALTERED
             yield sample
     yield from _losses(path, entry, tar, altered)
