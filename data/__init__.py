@@ -5,7 +5,7 @@ from .build import pairs_from_folder
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
-from .hf import HFPairs, pairs_from_hf
+from .hf import Columns, HFPairs, pairs_from_hf
 from .images import DamagedImage, Fit, ImageFormat, decode_image, encode_image, fit_image
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_words, pairs_from
@@ -20,6 +20,7 @@ from .view import View
 __all__ = [
     "Batch",
     "Batches",
+    "Columns",
     "Counts",
     "Damaged",
     "DamagedCaption",

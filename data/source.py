@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .batches import MAX_SKIPPED
+from .hf import Columns, HFPairs
 from .joined import Joined, first
 from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
 from .scenes import load_scenes
 from .shards import open_shards
 from .view import View
 
+HUGGING_FACE = "hf:"
 AT_ONCE = 64
 """Pairs decoded ahead when a split is read into memory."""
 
@@ -23,15 +25,17 @@ def open_source(
     image_size: int,
     count: int | None = None,
     max_skipped: float = MAX_SKIPPED,
+    columns: Columns = Columns(),  # noqa: B008, it is frozen
 ) -> PairSource:
-    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards.
+    """Open a split of `("scenes",)`, which are drawn now, of folders of shards, or of datasets.
 
     Args:
-        source: the word "scenes", or folders.
+        source: the word "scenes", or folders, and Hugging Face datasets as "hf:NAME".
         split: such as "train" or "test".
         image_size: of scenes, pixels on a side; others keep their sizes.
         count: pairs to take, the first ones; None takes all. Scenes need a number.
         max_skipped: share of samples that may be damaged, in 0..1; one always may.
+        columns: of the Hugging Face datasets.
 
     Raises:
         FileNotFoundError: if a folder, or the split in it, is not there.
@@ -46,10 +50,16 @@ def open_source(
     if not source:
         raise ValueError("no folder of shards is given")
     prefixes = _prefixes(source)
-    opened: list[PairSource] = [open_shards(folder, split) for folder in source]
+    opened = [_open_one(str(each), split, columns) for each in source]
     pairs = opened[0] if len(opened) == 1 else Joined(opened, prefixes)
     check_skipped(pairs, len(pairs), pairs.skipped, max_skipped)
     return pairs if count is None else first(pairs, count)
+
+
+def _open_one(source: str, split: str, columns: Columns) -> PairSource:
+    if source.startswith(HUGGING_FACE):
+        return HFPairs(source.removeprefix(HUGGING_FACE), split, columns)
+    return open_shards(source, split)
 
 
 def in_memory(source: PairSource, image_size: int, *, max_skipped: float = MAX_SKIPPED) -> Pairs:

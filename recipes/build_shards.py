@@ -33,6 +33,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from data import (
+    Columns,
     Damaged,
     Encoding,
     Fit,
@@ -134,14 +135,9 @@ def _pairs(config: Config) -> Iterable[StoredPair | Pair | Damaged]:
             raise ValueError("scenes never end: count must be a number, got null")
         return scene_pairs(split, config.count, config.size or SCENE_SIZE)
     if source.startswith("hf:"):
-        return pairs_from_hf(
-            source.removeprefix("hf:"),
-            split,
-            image=config.image,
-            captions=config.captions,
-            label=config.label,
-            streaming=config.streaming,
-        )
+        columns = Columns(image=config.image, captions=config.captions, label=config.label)
+        name = source.removeprefix("hf:")
+        return pairs_from_hf(name, split, columns, streaming=config.streaming)
     if path.suffix in TABLES:
         return pairs_from_table(path, config.image, config.captions, config.label)
     if path.suffix == ".json":

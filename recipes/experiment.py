@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ar import ARConfig
-from data import Batches, Draw, Pairs, PairSource, View, in_memory, in_words, open_source
+from data import Batches, Columns, Draw, Pairs, PairSource, View, in_memory, in_words, open_source
 from orderer import OrdererConfig, OrdererProcessor
 from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.run import Run
@@ -28,7 +28,7 @@ class DataSettings:
     """Which pairs to read."""
 
     source: tuple[str, ...] = ("scenes",)
-    """The word `scenes`, or folders of shards."""
+    """The word `scenes`, or folders of shards, and Hugging Face datasets as `hf:NAME`."""
     train: str = "train"
     """Split to train on."""
     test: str = "val"
@@ -57,6 +57,8 @@ class DataSettings:
     """Share of the images that training shows mirrored; captions that name a side then lie."""
     max_skipped: float = 0.01
     """Share of damaged samples that is put up with; more end the run."""
+    columns: Columns = field(default_factory=Columns)
+    """Of Hugging Face datasets among the sources."""
     workers: int = 1
     """Threads that read and decode ahead of the training, in each process."""
 
@@ -106,7 +108,12 @@ class DataSettings:
 
     def _opened(self, split: str, image_size: int, count: int | None) -> PairSource:
         return open_source(
-            self.source, split, image_size=image_size, count=count, max_skipped=self.max_skipped
+            self.source,
+            split,
+            image_size=image_size,
+            count=count,
+            max_skipped=self.max_skipped,
+            columns=self.columns,
         )
 
 
