@@ -7,6 +7,7 @@ from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
 from .hf import Columns, HFPairs, pairs_from_hf
 from .images import DamagedImage, Fit, ImageFormat, decode_image, encode_image, fit_image
+from .kept import Kept, fits
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_words, pairs_from
 from .shard_writer import Encoding, write_shards
@@ -31,6 +32,7 @@ __all__ = [
     "Fit",
     "HFPairs",
     "ImageFormat",
+    "Kept",
     "Pair",
     "PairSource",
     "Pairs",
@@ -47,6 +49,7 @@ __all__ = [
     "epoch_order",
     "find_defects",
     "fit_image",
+    "fits",
     "global_indices",
     "in_memory",
     "in_words",

@@ -6,24 +6,28 @@ from pathlib import Path
 from .manifest import Shard, sha256_of
 from .member_index import ALTERED, index_pairs, load_index, read_pair, row_at
 from .sample import Damaged, StoredPair
-from .shards import index_path
+from .shards import index_path, shards_by_split
 from .tar_index import TarIndex, index_tar
 
 
-def pairs_from_tars(folder: str | Path) -> Iterator[StoredPair | Damaged]:
-    """Yield the pairs of all tars of a folder, such as img2dataset's, in order of their names.
+def pairs_from_tars(folder: str | Path, split: str | None = None) -> Iterator[StoredPair | Damaged]:
+    """Yield the pairs of a folder's tars, such as img2dataset's, in order of their names.
 
     What is damaged, half or lost comes as `Damaged`.
 
+    Args:
+        folder: of the tars.
+        split: take those that are named SPLIT-000000.tar; None takes all tars.
+
     Raises:
-        FileNotFoundError: if the folder is not there, or has no tars.
+        FileNotFoundError: if the folder is not there, or has no such tars.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a local folder")
-    paths = sorted(folder.glob("*.tar"))
+    paths = sorted(folder.glob("*.tar")) if split is None else shards_by_split(folder).get(split)
     if not paths:
-        raise FileNotFoundError(f"{folder} has no tars")
+        raise FileNotFoundError(f"{folder} has no tars" + f" of split {split!r}" * bool(split))
     return (sample for path in paths for sample in pairs_in_tar(path))
 
 

@@ -69,7 +69,8 @@ class Config:
     image_folder: Path | None = None
     """Folder of the images that a COCO file names; null takes the file's own."""
     source_split: str | None = None
-    """Split of the source to read, of COCO files and Hugging Face datasets; null takes `split`."""
+    """Split of the source to read: of COCO files and Hugging Face datasets, where null takes
+    `split`, and of tars named SPLIT-000000.tar, where null takes all."""
     streaming: bool = False
     """Read a Hugging Face dataset as it comes, without fetching all of it first."""
     out: Path
@@ -143,7 +144,7 @@ def _pairs(config: Config) -> Iterable[StoredPair | Pair | Damaged]:
     if path.suffix == ".json":
         return pairs_from_coco(path, config.image_folder or path.parent, split)
     if path.is_dir() and any(path.glob("*.tar")):
-        return pairs_from_tars(path)
+        return pairs_from_tars(path, config.source_split)
     return pairs_from_folder(path)
 
 

@@ -16,7 +16,19 @@ from torch import nn
 from tqdm import tqdm
 
 from ar import ARConfig
-from data import Batches, Columns, Draw, Pairs, PairSource, View, in_memory, in_words, open_source
+from data import (
+    Batches,
+    Columns,
+    Draw,
+    Kept,
+    Pairs,
+    PairSource,
+    View,
+    fits,
+    in_memory,
+    in_words,
+    open_source,
+)
 from orderer import OrdererConfig, OrdererProcessor
 from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.run import Run
@@ -90,7 +102,9 @@ class DataSettings:
         return pairs
 
     def batches(self, pairs: PairSource, image_size: int, draw: Draw) -> Batches:
-        """Show pairs for training, in the order of `draw`."""
+        """Show pairs for training, in the order of `draw`; a small set is decoded only once."""
+        if self.crop_area == 1 and not isinstance(pairs, Pairs) and fits(pairs, image_size):
+            pairs = Kept(pairs, image_size)
         view = View(size=image_size, crop_area=self.crop_area, mirrored=self.mirrored)
         return Batches(pairs, view, self.max_skipped, **vars(draw))
 
