@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .batches import MAX_SKIPPED
+from .curated import open_view, read_view
 from .joined import Joined, first
 from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
 from .scenes import load_scenes
@@ -14,6 +16,8 @@ from .view import View
 
 AT_ONCE = 64
 """Pairs decoded ahead when a split is read into memory."""
+MAX_WITHIN = 8
+"""Views of views, one in another: more are taken to go round in a circle."""
 
 
 def open_source(
@@ -24,7 +28,7 @@ def open_source(
     count: int | None = None,
     max_skipped: float = MAX_SKIPPED,
 ) -> PairSource:
-    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards.
+    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards, or views.
 
     Args:
         source: the word "scenes", or folders.
@@ -45,9 +49,7 @@ def open_source(
         return load_scenes(split, count, image_size)
     if not source:
         raise ValueError("no folder of shards is given")
-    prefixes = _prefixes(source)
-    opened: list[PairSource] = [open_shards(folder, split) for folder in source]
-    pairs = opened[0] if len(opened) == 1 else Joined(opened, prefixes)
+    pairs = _joined(source, split)
     check_skipped(pairs, len(pairs), pairs.skipped, max_skipped)
     return pairs if count is None else first(pairs, count)
 
@@ -93,6 +95,22 @@ def check_skipped(
         raise ValueError(
             f"{source.name} has {good} good pairs and too many bad ones, {in_words(skipped)}"
         )
+
+
+def _joined(folders: Sequence[str | Path], split: str, within: int = 0) -> PairSource:
+    """Open folders of shards, or views of such folders, as one source."""
+    if within > MAX_WITHIN:
+        raise ValueError(f"{folders[0]} is a view within more than {MAX_WITHIN} others")
+    prefixes = _prefixes(folders)
+    opened = [_opened(folder, split, within) for folder in folders]
+    return opened[0] if len(opened) == 1 else Joined(opened, prefixes)
+
+
+def _opened(folder: str | Path, split: str, within: int) -> PairSource:
+    view = read_view(folder)
+    if view is None:
+        return open_shards(folder, split)
+    return open_view(folder, view, split, partial(_joined, within=within + 1))
 
 
 def _prefixes(folders: Sequence[str | Path]) -> list[str]:
