@@ -2,15 +2,20 @@
 
 from .batches import Batch, Batches, Draw, TokenBatch, TokenBatches
 from .build import pairs_from_folder
+from .candidates import Candidates, Rule
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
+from .curate import Curated, Step, curate
+from .curated import write_view
 from .hf import HFPairs, pairs_from_hf
 from .images import DamagedImage, Fit, ImageFormat, decode_image, encode_image, fit_image
+from .looks import Looks, Scorer, look_at
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_words, pairs_from
 from .shard_writer import Encoding, write_shards
 from .shards import open_shards
+from .similar import Alike, alike_among, alike_in
 from .source import check_skipped, in_memory, open_source, read_all
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
@@ -18,9 +23,12 @@ from .tokens import TokenStore, write_tokens
 from .view import View
 
 __all__ = [
+    "Alike",
     "Batch",
     "Batches",
+    "Candidates",
     "Counts",
+    "Curated",
     "Damaged",
     "DamagedCaption",
     "DamagedImage",
@@ -30,16 +38,23 @@ __all__ = [
     "Fit",
     "HFPairs",
     "ImageFormat",
+    "Looks",
     "Pair",
     "PairSource",
     "Pairs",
+    "Rule",
+    "Scorer",
+    "Step",
     "StoredPair",
     "TokenBatch",
     "TokenBatches",
     "TokenStore",
     "View",
+    "alike_among",
+    "alike_in",
     "check_skipped",
     "choose_caption",
+    "curate",
     "decode_image",
     "decoded",
     "encode_image",
@@ -49,6 +64,7 @@ __all__ = [
     "global_indices",
     "in_memory",
     "in_words",
+    "look_at",
     "open_shards",
     "open_source",
     "pairs_from",
@@ -61,4 +77,5 @@ __all__ = [
     "read_all",
     "write_shards",
     "write_tokens",
+    "write_view",
 ]
