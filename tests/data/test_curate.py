@@ -21,6 +21,7 @@ from data import (
     curate,
     encode_image,
     look_at,
+    looks,
 )
 from data.caption_rules import balance, repeated_caption, repetition, script, word_count
 from data.image_rules import (
@@ -170,11 +171,12 @@ def test_equal_pixels_stay_once() -> None:
 
 def test_near_duplicates_stay_once_and_say_what_they_are_like() -> None:
     copy = StoredPair(key="copy", image=as_jpeg(drawn(4), 50, 60), captions=("a",))
+    wordy = Pair(key="wordy", image=drawn(20), captions=("too many",))
     source = of_images([drawn(index) for index in range(8)])
-    source.samples = [copy, *source.samples]
-    found = curate(source, [word_count(least=1), exact_duplicates(), near_duplicates(ALIKE)])
-    assert found.candidates.rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
-    assert found.steps[-1].alike.tolist() == [[5, 0]]
+    source.samples = [wordy, copy, *source.samples]
+    found = curate(source, [word_count(most=1), exact_duplicates(), near_duplicates(ALIKE)])
+    assert found.candidates.rows.tolist() == [1, 2, 3, 4, 5, 7, 8, 9]
+    assert found.steps[-1].alike.tolist() == [[6, 1]]
 
 
 @pytest.mark.parametrize(("side", "quality"), [(48, 50), (64, 30), (100, 80)])
@@ -190,16 +192,16 @@ def test_an_evaluation_image_in_training_is_found_at_another_size_and_quality(
     ]
     source = of_images([drawn(index) for index in range(20)])
     source.samples = [*source.samples[:5], *leaked, *source.samples[5:]]
-    looks, _, _ = look_at(evaluation, np.arange(20))
-    found = curate(source, [exact_leakage(looks), near_leakage(looks, ALIKE)])
+    seen, _, _ = look_at(evaluation, np.arange(20))
+    found = curate(source, [exact_leakage(seen), near_leakage(seen, ALIKE)])
     assert [step.removed for step in found.steps] == [0, 0, 0, 2]
     assert found.steps[-1].alike.tolist() == [[5, 7], [6, 12]]
     assert found.steps[-1].is_leakage
 
 
 def test_exact_leakage_names_the_evaluation_image() -> None:
-    looks, _, _ = look_at(of_images([drawn(3), drawn(9), drawn(9)]), np.arange(3))
-    found = curate(of_images([drawn(9), drawn(1)]), [exact_leakage(looks)])
+    seen, _, _ = look_at(of_images([drawn(3), drawn(9), drawn(9)]), np.arange(3))
+    found = curate(of_images([drawn(9), drawn(1)]), [exact_leakage(seen)])
     assert found.candidates.rows.tolist() == [1]
     assert found.steps[-1].alike.tolist() == [[0, 1]]
 
@@ -220,7 +222,10 @@ class Brightness:
         return images.float().mean(dim=(1, 2, 3)) / 255 + 10 * (counts - 1)
 
 
-def test_the_scorer_sees_every_image_with_the_captions_that_passed() -> None:
+def test_the_scorer_sees_every_image_with_the_captions_that_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(looks, "AT_ONCE", 2)
     levels = (0, 255, 51, 102)
     captions = (("a b", "c d"), ("a b",), ("a b", "c"), ("d",))
     pairs = [
@@ -232,7 +237,7 @@ def test_the_scorer_sees_every_image_with_the_captions_that_passed() -> None:
     found = curate(source, [word_count(least=2), score(0.5)], scorer=scorer)
     assert found.candidates.rows.tolist() == [1, 2]
     assert found.candidates.seen.scores.tolist() == [10, 1]  # not 0.2 + 10 for the third
-    assert scorer.batches == [3]
+    assert scorer.batches == [2, 1]
 
 
 def test_what_is_damaged_is_removed_and_counted() -> None:
@@ -271,8 +276,8 @@ def test_images_are_decoded_once_and_only_where_a_rule_needs_them() -> None:
 
 def test_a_rule_that_leaves_nothing_is_refused_after_all_were_applied() -> None:
     rules = [resolution(1_000), exact_duplicates(), near_duplicates(ALIKE), balance(1, 0)]
-    looks, _, _ = look_at(of_images([drawn(0)]), np.arange(1))
-    rules += [exact_leakage(looks), near_leakage(looks, ALIKE)]
+    seen, _, _ = look_at(of_images([drawn(0)]), np.arange(1))
+    rules += [exact_leakage(seen), near_leakage(seen, ALIKE)]
     with pytest.raises(ValueError, match=r"no pair of listed is left, .*: resolution 2$"):
         curate(of_images([drawn(1), drawn(2)]), rules)
 
