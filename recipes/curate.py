@@ -118,8 +118,8 @@ class Config:
     """The same for an image that is nearly the same as one of an evaluation set. Equal ones always
     go."""
     leak_difference: int = 255
-    """Stricter than within the set: an image too few costs little, one too many spoils a result. For
-    drawings 32: with 255 those of an evaluation set in another colour go."""
+    """Stricter than within the set: an image too few costs little, one too many spoils a result.
+    For drawings 32: with 255 those of an evaluation set in another colour go."""
     words_balanced_at: int | None = None
     """Images that a word needs: where it has more, it keeps about so many of them, by chance; the
     others stay only for a rarer word of theirs. See `data.caption_rules.balance`."""
