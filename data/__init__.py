@@ -2,16 +2,21 @@
 
 from .batches import Batch, Batches, Draw, TokenBatch, TokenBatches
 from .build import pairs_from_folder
+from .candidates import Candidates, Rule
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
+from .curate import Curated, Step, curate
+from .curated import write_view
 from .hf import Columns, HFPairs, pairs_from_hf
 from .images import DamagedImage, Fit, ImageFormat, decode_image, encode_image, fit_image
 from .kept import Kept, fits
+from .looks import Looks, Scorer, look_at
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_words, pairs_from
 from .shard_writer import Encoding, write_shards
 from .shards import open_shards
+from .similar import Alike, alike_among, alike_in
 from .source import check_skipped, in_memory, open_source, read_all
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
@@ -19,10 +24,13 @@ from .tokens import TokenStore, write_tokens
 from .view import View
 
 __all__ = [
+    "Alike",
     "Batch",
     "Batches",
+    "Candidates",
     "Columns",
     "Counts",
+    "Curated",
     "Damaged",
     "DamagedCaption",
     "DamagedImage",
@@ -33,16 +41,23 @@ __all__ = [
     "HFPairs",
     "ImageFormat",
     "Kept",
+    "Looks",
     "Pair",
     "PairSource",
     "Pairs",
+    "Rule",
+    "Scorer",
+    "Step",
     "StoredPair",
     "TokenBatch",
     "TokenBatches",
     "TokenStore",
     "View",
+    "alike_among",
+    "alike_in",
     "check_skipped",
     "choose_caption",
+    "curate",
     "decode_image",
     "decoded",
     "encode_image",
@@ -53,6 +68,7 @@ __all__ = [
     "global_indices",
     "in_memory",
     "in_words",
+    "look_at",
     "open_shards",
     "open_source",
     "pairs_from",
@@ -65,4 +81,5 @@ __all__ = [
     "read_all",
     "write_shards",
     "write_tokens",
+    "write_view",
 ]

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .batches import MAX_SKIPPED
+from .curated import open_view, read_view
 from .hf import Columns, HFPairs
 from .joined import Joined, first
 from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
@@ -16,6 +18,8 @@ from .view import View
 HUGGING_FACE = "hf:"
 AT_ONCE = 64
 """Pairs decoded ahead when a split is read into memory."""
+MAX_WITHIN = 8
+"""Views of views, one in another: more are taken to go round in a circle."""
 
 
 def open_source(
@@ -27,7 +31,7 @@ def open_source(
     max_skipped: float = MAX_SKIPPED,
     columns: Columns = Columns(),  # noqa: B008, it is frozen
 ) -> PairSource:
-    """Open a split of `("scenes",)`, which are drawn now, of folders of shards, or of datasets.
+    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards, or views.
 
     Args:
         source: the word "scenes", or folders, and Hugging Face datasets as "hf:NAME".
@@ -49,17 +53,9 @@ def open_source(
         return load_scenes(split, count, image_size)
     if not source:
         raise ValueError("no folder of shards is given")
-    prefixes = _prefixes(source)
-    opened = [_open_one(str(each), split, columns) for each in source]
-    pairs = opened[0] if len(opened) == 1 else Joined(opened, prefixes)
+    pairs = _joined(source, split, columns)
     check_skipped(pairs, len(pairs), pairs.skipped, max_skipped)
     return pairs if count is None else first(pairs, count)
-
-
-def _open_one(source: str, split: str, columns: Columns) -> PairSource:
-    if source.startswith(HUGGING_FACE):
-        return HFPairs(source.removeprefix(HUGGING_FACE), split, columns)
-    return open_shards(source, split)
 
 
 def in_memory(source: PairSource, image_size: int, *, max_skipped: float = MAX_SKIPPED) -> Pairs:
@@ -103,6 +99,26 @@ def check_skipped(
         raise ValueError(
             f"{source.name} has {good} good pairs and too many bad ones, {in_words(skipped)}"
         )
+
+
+def _joined(
+    sources: Sequence[str | Path], split: str, columns: Columns, within: int = 0
+) -> PairSource:
+    """Open folders of shards, views of such folders, and datasets as one source."""
+    if within > MAX_WITHIN:
+        raise ValueError(f"{sources[0]} is a view within more than {MAX_WITHIN} others")
+    prefixes = _prefixes(sources)
+    opened = [_opened(str(each), split, columns, within) for each in sources]
+    return opened[0] if len(opened) == 1 else Joined(opened, prefixes)
+
+
+def _opened(source: str, split: str, columns: Columns, within: int) -> PairSource:
+    if source.startswith(HUGGING_FACE):
+        return HFPairs(source.removeprefix(HUGGING_FACE), split, columns)
+    view = read_view(source)
+    if view is None:
+        return open_shards(source, split)
+    return open_view(source, view, split, partial(_joined, columns=columns, within=within + 1))
 
 
 def _prefixes(folders: Sequence[str | Path]) -> list[str]:
