@@ -12,9 +12,11 @@ from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_wo
 from .shard_writer import Encoding, write_shards
 from .shards import open_shards
 from .source import check_skipped, in_memory, open_source, read_all
+from .stream import Stream
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
 from .tokens import TokenStore, write_tokens
+from .urls import ShardUrls, is_url, shard_urls
 from .view import View
 
 __all__ = [
@@ -33,7 +35,9 @@ __all__ = [
     "Pair",
     "PairSource",
     "Pairs",
+    "ShardUrls",
     "StoredPair",
+    "Stream",
     "TokenBatch",
     "TokenBatches",
     "TokenStore",
@@ -49,6 +53,7 @@ __all__ = [
     "global_indices",
     "in_memory",
     "in_words",
+    "is_url",
     "open_shards",
     "open_source",
     "pairs_from",
@@ -59,6 +64,7 @@ __all__ = [
     "pairs_from_tars",
     "parse_captions",
     "read_all",
+    "shard_urls",
     "write_shards",
     "write_tokens",
 ]
