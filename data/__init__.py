@@ -18,9 +18,11 @@ from .shard_writer import Encoding, write_shards
 from .shards import open_shards
 from .similar import Alike, alike_among, alike_in
 from .source import check_skipped, in_memory, open_source, read_all
+from .stream import Stream
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
 from .tokens import TokenStore, write_tokens
+from .urls import ShardUrls, is_url, shard_urls
 from .view import View
 
 __all__ = [
@@ -47,8 +49,10 @@ __all__ = [
     "Pairs",
     "Rule",
     "Scorer",
+    "ShardUrls",
     "Step",
     "StoredPair",
+    "Stream",
     "TokenBatch",
     "TokenBatches",
     "TokenStore",
@@ -68,6 +72,7 @@ __all__ = [
     "global_indices",
     "in_memory",
     "in_words",
+    "is_url",
     "look_at",
     "open_shards",
     "open_source",
@@ -79,6 +84,7 @@ __all__ = [
     "pairs_from_tars",
     "parse_captions",
     "read_all",
+    "shard_urls",
     "write_shards",
     "write_tokens",
     "write_view",

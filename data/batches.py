@@ -104,19 +104,29 @@ class Skips:
         self._lock = Lock()
 
     def met(
-        self, index: int, damaged: Damaged | None, source: PairSource, max_skipped: float
+        self, index: int, damaged: Damaged | None, name: str, least: int, max_skipped: float
     ) -> None:
-        """Count a sample that was read; refuse to go on where too many are damaged."""
+        """Count a sample that was read; refuse to go on where too many are damaged.
+
+        Args:
+            index: of the sample.
+            damaged: what is wrong with it, if anything.
+            name: of the source.
+            least: samples that the damaged ones are a share of, before as many were read.
+            max_skipped: share of damaged samples that is put up with.
+
+        Raises:
+            ValueError: if there are more.
+        """
         with self._lock:
             self._read += 1
             if damaged is None or index in self._damaged:
                 return
             self._damaged.add(index)
             self.reasons[damaged.reason] += 1
-            judged = max(self._read, min(len(source), JUDGED_FROM))
-            if len(self._damaged) > max(1, max_skipped * judged):
+            if len(self._damaged) > max(1, max_skipped * max(self._read, least)):
                 raise ValueError(
-                    f"{source.name} has too many damaged samples, {in_words(self.reasons)} among "
+                    f"{name} has too many damaged samples, {in_words(self.reasons)} among "
                     f"{self._read} read; the last is {damaged.key!r}"
                 )
 
@@ -168,10 +178,11 @@ class Batches(Draw):
     def _whole(self, index: int, epoch: int, into: UInt8[np.ndarray, "S S 3"]) -> tuple[int, Pair]:
         """Read and decode a pair, perhaps into its place; if it is damaged, a substitute."""
         wanted = index
+        least = min(len(self.source), JUDGED_FROM)
         for attempt in range(SUBSTITUTES):
             sample = decoded(self.source.read(index), into)
             damaged = sample if isinstance(sample, Damaged) else None
-            self.skips.met(index, damaged, self.source, self.max_skipped)
+            self.skips.met(index, damaged, self.source.name, least, self.max_skipped)
             if isinstance(sample, Pair):
                 return index, sample
             index = hashed(self.seed, epoch, wanted, 3, attempt) % len(self.source)
