@@ -8,6 +8,7 @@ from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
 from .curate import Curated, Step, curate
 from .curated import write_view
+from .framing import Framing
 from .hf import Columns, HFPairs, pairs_from_hf
 from .images import DamagedImage, Fit, ImageFormat, decode_image, encode_image, fit_image
 from .kept import Kept, fits
@@ -23,7 +24,6 @@ from .tables import pairs_from_table
 from .tars import pairs_from_tars
 from .tokens import TokenStore, write_tokens
 from .urls import ShardUrls, is_url, shard_urls
-from .view import View
 
 __all__ = [
     "Alike",
@@ -40,6 +40,7 @@ __all__ = [
     "Draw",
     "Encoding",
     "Fit",
+    "Framing",
     "HFPairs",
     "ImageFormat",
     "Kept",
@@ -56,7 +57,6 @@ __all__ = [
     "TokenBatch",
     "TokenBatches",
     "TokenStore",
-    "View",
     "alike_among",
     "alike_in",
     "check_skipped",

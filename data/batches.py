@@ -18,10 +18,10 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from .captions import choose_caption
+from .framing import Framing
 from .order import global_indices, hashed, mixed_indices, thousandths
 from .sample import Damaged, Pair, PairSource, decoded, in_words
 from .tokens import TokenStore
-from .view import View
 
 MAX_SKIPPED = 0.01
 JUDGED_FROM = 1_000
@@ -140,7 +140,7 @@ class Batches(Draw):
     """
 
     source: PairSource
-    view: View
+    framing: Framing
     max_skipped: float = MAX_SKIPPED
     """Share of damaged samples that is put up with, in 0..1; one always is."""
     skips: Skips = field(default_factory=Skips, init=False)
@@ -157,11 +157,11 @@ class Batches(Draw):
             ValueError: if too many samples are damaged.
         """
         indices, epochs = self._indices(step, self.source.counts)
-        images = np.empty((len(indices), self.view.size, self.view.size, 3), np.uint8)
+        images = np.empty((len(indices), self.framing.size, self.framing.size, 3), np.uint8)
         captions = []
         for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
             indices[place], pair = self._whole(index, epoch, images[place])
-            shown = self.view.show(pair.image, self.seed, epoch, index)
+            shown = self.framing.show(pair.image, self.seed, epoch, index)
             if shown.base is not images:
                 images[place] = shown
             captions.append(self._caption(pair.captions, epoch, index))

@@ -15,10 +15,10 @@ from jaxtyping import UInt8
 
 from .batches import Batch, Draw
 from .braces import without_query
+from .framing import Framing
 from .order import epoch_order, hashed
 from .sample import Damaged, Pair, decoded
 from .tar_stream import pairs_in_url
-from .view import View
 
 BUFFER = 1_000
 """Samples that each reader mixes, decoded: as many times 3 * S * S bytes."""
@@ -42,7 +42,7 @@ class Reader(Draw):
     """Reads shares of batches without end, one process' shares; what is damaged comes between."""
 
     urls: tuple[str, ...]
-    view: View
+    framing: Framing
     fits: Callable[[str], bool]
     _: KW_ONLY
     first: int
@@ -86,7 +86,9 @@ class Reader(Draw):
         if not captions:
             return _placed(Damaged(key=pair.key, reason="caption too long"), url)
         index = identity(_place(pair.key, url))
-        image = self.view.show(pair.image, self.seed, epoch, index).copy()  # not a part of a larger
+        image = self.framing.show(
+            pair.image, self.seed, epoch, index
+        ).copy()  # not a part of a larger
         return Shown(image=image, caption=self._caption(captions, epoch, index), index=index)
 
 

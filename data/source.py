@@ -8,12 +8,12 @@ from pathlib import Path
 
 from .batches import MAX_SKIPPED
 from .curated import open_view, read_view
+from .framing import Framing
 from .hf import Columns, HFPairs
 from .joined import Joined, first
 from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
 from .scenes import load_scenes
 from .shards import open_shards
-from .view import View
 
 HUGGING_FACE = "hf:"
 AT_ONCE = 64
@@ -66,19 +66,19 @@ def in_memory(source: PairSource, image_size: int, *, max_skipped: float = MAX_S
     """
     if isinstance(source, Pairs):
         return source
-    pairs = pairs_from(source.name, read_all(source, View(size=image_size)), source.skipped)
+    pairs = pairs_from(source.name, read_all(source, Framing(size=image_size)), source.skipped)
     check_skipped(source, len(pairs), pairs.skipped, max_skipped)
     return pairs
 
 
-def read_all(source: PairSource, view: View) -> Iterator[Pair | Damaged]:
+def read_all(source: PairSource, framing: Framing) -> Iterator[Pair | Damaged]:
     """Read and decode every pair in order, some ahead in threads."""
 
     def read(index: int) -> Pair | Damaged:
         pair = decoded(source.read(index))
         if isinstance(pair, Damaged):
             return pair
-        image = view.show(pair.image, 0, 0, index)
+        image = framing.show(pair.image, 0, 0, index)
         return Pair(key=pair.key, image=image, captions=pair.captions, label=pair.label)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:

@@ -20,11 +20,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .batches import JUDGED_FROM, MAX_SKIPPED, Batch, Draw, Skips
+from .framing import Framing
 from .reader import NOTHING, Reader, identity
 from .sample import Damaged, in_words
 from .tar_stream import BROKEN, UNREADABLE
 from .urls import ShardUrls
-from .view import View
 
 IN_VAIN = 10
 """Times that readers go through their shards without one pair, before it is taken for the end."""
@@ -51,7 +51,7 @@ class Stream(Draw):
     """
 
     shards: ShardUrls
-    view: View
+    framing: Framing
     max_skipped: float = MAX_SKIPPED
     """Share of damaged samples, and share of broken shards, that is put up with, in 0..1; one of
     each always is."""
@@ -96,7 +96,7 @@ class Stream(Draw):
     def reader(self, first: int) -> Reader:
         """Give what reads for a run that begins with step `first`."""
         draw = {each.name: getattr(self, each.name) for each in fields(Draw)}
-        return Reader(self.shards.urls, self.view, self.fits, first=first, **draw)
+        return Reader(self.shards.urls, self.framing, self.fits, first=first, **draw)
 
     def _batches(self, first: int, workers: int) -> Iterator[Batch]:
         loader = DataLoader(

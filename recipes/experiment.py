@@ -20,12 +20,12 @@ from data import (
     Batches,
     Columns,
     Draw,
+    Framing,
     Kept,
     Pairs,
     PairSource,
     ShardUrls,
     Stream,
-    View,
     fits,
     in_memory,
     in_words,
@@ -126,12 +126,12 @@ class DataSettings:
         A small set is decoded only once.
         """
         size = processor.image_size
-        view = View(size=size, crop_area=self.crop_area, mirrored=self.mirrored)
+        framing = Framing(size=size, crop_area=self.crop_area, mirrored=self.mirrored)
         if isinstance(pairs, ShardUrls):
-            return Stream(pairs, view, self.max_skipped, processor.fits, **vars(draw))
+            return Stream(pairs, framing, self.max_skipped, processor.fits, **vars(draw))
         if self.crop_area == 1 and not isinstance(pairs, Pairs) and fits(pairs, size):
             pairs = Kept(pairs, size)
-        return Batches(pairs, view, self.max_skipped, **vars(draw))
+        return Batches(pairs, framing, self.max_skipped, **vars(draw))
 
     def draw(self, batch_size: int, seed: int, run: Run) -> Draw:
         """Say which samples make up a batch, on one of the processes of a run."""

@@ -14,10 +14,10 @@ from PIL import Image
 
 from data import (
     Batches,
+    Framing,
     Pair,
     PairSource,
     StoredPair,
-    View,
     open_shards,
     open_source,
     read_all,
@@ -79,7 +79,7 @@ def _rate(batches: Iterator[int]) -> float:
 
 def _our_batches(folder: Path) -> Iterator[int]:
     source = open_source([folder], "train", image_size=SIZE)
-    batches = Batches(source, View(size=SIZE), batch_size=BATCH, seed=0)
+    batches = Batches(source, Framing(size=SIZE), batch_size=BATCH, seed=0)
     for step in range(len(source) // BATCH):
         yield len(batches.at(step).images)
 
@@ -115,7 +115,7 @@ def _seconds_to_scan(folder: Path) -> float:
 
 
 def _enlarged(source: PairSource) -> Iterator[StoredPair]:
-    for index, pair in enumerate(read_all(source, View(size=SIZE))):
+    for index, pair in enumerate(read_all(source, Framing(size=SIZE))):
         if isinstance(pair, Pair):
             yield StoredPair(key=f"{index:06d}", image=_jpeg(pair.image), captions=pair.captions)
 

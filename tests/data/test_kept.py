@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import Batches, Pair, View, open_shards, write_shards
+from data import Batches, Framing, Pair, open_shards, write_shards
 from data.kept import MOST_BYTES, Kept, fits
 
 
@@ -19,10 +19,10 @@ def shards(tmp_path: Path, make_pairs: Callable[[int], list[Pair]]) -> Path:
 
 def test_batches_are_the_same_from_kept_pairs(shards: Path) -> None:
     source = open_shards(shards, "train")
-    view = View(size=4, mirrored=0.5)
+    framing = Framing(size=4, mirrored=0.5)
     for step in (0, 1, 2, 0):
-        kept = Batches(Kept(source, 4), view, batch_size=4, seed=0).at(step)
-        again = Batches(source, view, batch_size=4, seed=0).at(step)
+        kept = Batches(Kept(source, 4), framing, batch_size=4, seed=0).at(step)
+        again = Batches(source, framing, batch_size=4, seed=0).at(step)
         assert torch.equal(kept.images, again.images) and kept.captions == again.captions
 
 

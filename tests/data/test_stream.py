@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from data import Batch, Batches, Damaged, Stream, View, encode_image, open_shards, shard_urls
+from data import Batch, Batches, Damaged, Framing, Stream, encode_image, open_shards, shard_urls
 from data.reader import Shown
 
-VIEW = View(size=8)
+FRAMING = Framing(size=8)
 Served = Callable[[Path], str]
 
 
@@ -53,7 +53,7 @@ def size_of(shards: int) -> int:
 
 def stream_of(place: Path | str, shards: int, **options: object) -> Stream:
     urls = shard_urls([f"{place}/train-{{000000..{shards - 1:06d}}}.tar"])
-    return Stream(urls, VIEW, **{"batch_size": 4, "seed": 1, **options})  # type: ignore[arg-type]
+    return Stream(urls, FRAMING, **{"batch_size": 4, "seed": 1, **options})  # type: ignore[arg-type]
 
 
 def captions_of(samples: object) -> list[int]:
@@ -93,10 +93,10 @@ def test_reading_by_number_shares_an_epoch_exactly_in_one_order(
 ) -> None:
     source = open_shards(folders[shards], "train")
     size = size_of(shards)
-    alone = Batches(source, VIEW, batch_size=4, seed=1)
+    alone = Batches(source, FRAMING, batch_size=4, seed=1)
     shares = []
     for rank in range(world):
-        batches = Batches(source, VIEW, batch_size=4, seed=1, rank=rank, world=world)
+        batches = Batches(source, FRAMING, batch_size=4, seed=1, rank=rank, world=world)
         ahead = (
             batches.ahead(0, size, workers) if workers else enumerate(map(batches.at, range(size)))
         )
@@ -224,18 +224,18 @@ def test_too_many_damaged_samples_end_the_run(tmp_path: Path) -> None:
 
 def test_a_caption_that_does_not_fit_is_never_shown(folders: dict[int, Path]) -> None:
     shards = stream_of(folders[3], 3).shards
-    stream = Stream(shards, VIEW, 0.1, lambda caption: caption != "3", batch_size=2, seed=0)
+    stream = Stream(shards, FRAMING, 0.1, lambda caption: caption != "3", batch_size=2, seed=0)
     assert set(order(stream, 0, 30)) == set("01245678")
     assert stream.skipped == {"caption too long": 1}
 
 
 def test_a_view_and_a_caption_depend_on_epoch_and_sample_alone(folders: dict[int, Path]) -> None:
-    view = View(size=8, crop_area=0.3, mirrored=0.5)
+    framing = Framing(size=8, crop_area=0.3, mirrored=0.5)
     shown: dict[tuple[int, int], torch.Tensor] = {}
     for world in (1, 2):
         for rank in range(world):
             shards = stream_of(folders[5], 5).shards
-            stream = Stream(shards, view, batch_size=2, seed=1, rank=rank, world=world)
+            stream = Stream(shards, framing, batch_size=2, seed=1, rank=rank, world=world)
             for epoch in (0, 1):
                 for each in stream.reader(0).epoch(epoch, 0, 1):
                     assert not isinstance(each, Damaged)
