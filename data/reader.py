@@ -86,10 +86,9 @@ class Reader(Draw):
         if not captions:
             return _placed(Damaged(key=pair.key, reason="caption too long"), url)
         index = identity(_place(pair.key, url))
-        image = self.framing.show(
-            pair.image, self.seed, epoch, index
-        ).copy()  # not a part of a larger
-        return Shown(image=image, caption=self._caption(captions, epoch, index), index=index)
+        image = self.framing.show(pair.image, self.seed, epoch, index)
+        caption = self._caption(captions, epoch, index)
+        return Shown(image=image.copy(), caption=caption, index=index)  # no part of a larger one
 
 
 def _batch(samples: Sequence[Shown]) -> Batch:
