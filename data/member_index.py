@@ -26,8 +26,8 @@ PLACE = (("start", "<u8"), ("size", "<u4"))
 MAX_KEY_BYTES = 1_024
 ALTERED = "altered sample"
 _LOADING = Lock()
-"""numpy parses a header as Python, and Python 3.11 cannot do so in two threads at once: now and then
-it raises SystemError. See https://github.com/python/cpython/issues/106905."""
+"""numpy parses a header as Python, and Python 3.11 cannot do so in two threads at once: now and
+then it raises SystemError. See https://github.com/python/cpython/issues/106905."""
 
 
 def row_type(key_bytes: int) -> np.dtype:

@@ -23,6 +23,7 @@ from data.salvage import salvage
 from recipes.describing import write_description
 from recipes.engine.cli import run as start
 from recipes.engine.cli import with_folder
+from recipes.engine.gallery import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,9 @@ def main(config: Config) -> None:
     for split in largest_first:
         found = splits[split]
         places = evenly(len(found.pairs), config.count).tolist()
-        watched = tqdm(places, desc=split, unit="pair", disable=None)  # a bar on terminals only
+        watched = tqdm(
+            places, desc=visible(split), unit="pair", disable=None
+        )  # a bar on terminals only
         described[split] = describe(
             found.pairs, watched, found.losses, shown=config.shown, seed=config.seed
         )

@@ -55,8 +55,8 @@ def write_description(
 def _limits(described: Descriptions) -> str:
     """Say what was not looked at, and what was not counted to the end."""
     texts = [
-        f"Of the {about.pairs:,} pairs of {split}, {about.looked_at:,} were looked at, evenly "
-        "spread. All figures are of those; copies and damage among the others were not seen."
+        f"Of the {about.pairs:,} pairs of {visible(split)}, {about.looked_at:,} were looked at, "
+        "evenly spread. All figures are of those; copies and damage among the others were not seen."
         for split, about in described.items()
         if about.looked_at < about.pairs
     ]
@@ -102,7 +102,7 @@ def _origin(manifest: Manifest, described: Descriptions) -> Section:
         f"Licence: {visible(licence, 2_000) if licence else 'not told'}.",
     ]
     texts += [
-        f"The split {split} is a part only: its building was never finished."
+        f"The split {visible(split)} is a part only: its building was never finished."
         for split, said in known.items()
         if not said.get("complete", True)
     ]
@@ -140,8 +140,10 @@ def _in_two_splits(sources: Sources, described: Descriptions) -> Section:
     for one, other in combinations(described, 2):
         places = in_both(described[one], described[other]).tolist()
         if places:
-            found = _number(len(places), "pair")
-            texts.append(f"In {one}, {found} with an image that {other} has too, bit by bit.")
+            found, elsewhere = _number(len(places), "pair"), visible(other)
+            texts.append(
+                f"In {visible(one)}, {found} with an image that {elsewhere} has too, bit by bit."
+            )
             pictures += _pictures(sources[one], places[:TOP_TEXTS], f"{one} and {other}: ")
     none = "No image that was looked at is in two splits, compared bit by bit."
     return Section(

@@ -137,6 +137,14 @@ def test_what_is_damaged_is_listed_and_the_rest_is_shown(
     assert "damaged or lost: 3\n" in capsys.readouterr().out
 
 
+def test_the_name_of_a_split_cannot_turn_the_page_around(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    for name in ("train-000000.tar", "train-000001.tar"):
+        (folder / name).rename(folder / name.replace("train", "<b>\u202e"))
+    text = Reader(page(folder, "--count=1")).text
+    assert "\u202e" not in text and "Of the 6 pairs of <b>[U+202E]" in text
+
+
 def test_a_set_of_which_nothing_can_be_read_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "train-000000.tar").write_text("<html>")
     text = Reader(page(tmp_path)).text
