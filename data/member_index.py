@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,6 +26,9 @@ ROLES = ("image", "captions", "label")
 PLACE = (("start", "<u8"), ("size", "<u4"))
 MAX_KEY_BYTES = 1_024
 ALTERED = "altered sample"
+_LOADING = Lock()
+"""numpy parses a header as Python, and Python 3.11 cannot do so in two threads at once: now and
+then it raises SystemError. See https://github.com/python/cpython/issues/106905."""
 
 
 def row_type(key_bytes: int) -> np.dtype:
@@ -133,7 +137,8 @@ def load_index(path: Path) -> Rows:
         ValueError: if the file is no such index.
     """
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _LOADING:
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError):
         raise ValueError(f"{path} is not an index of a shard") from None
     is_table = rows.ndim == 1 and rows.dtype.names == row_type(1).names

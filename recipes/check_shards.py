@@ -8,12 +8,12 @@ line for each defect: shard, key, reason. Exit code 0 if there is none, 1 if the
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data import Counts, find_defects
 from recipes.engine.cli import run as start
+from recipes.engine.cli import with_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,6 @@ def main(config: Config) -> None:
 def _printable(name: str) -> str:
     """A name as a terminal may see it: it comes from a file, and may try to move the cursor."""
     return "".join(x if x.isprintable() else "\N{REPLACEMENT CHARACTER}" for x in name)
-
-
-def with_folder(arguments: Sequence[str]) -> list[str]:
-    """Read a first word as the folder."""
-    if arguments and not arguments[0].startswith("-"):
-        return [f"--folder={arguments[0]}", *arguments[1:]]
-    return list(arguments)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,13 @@ def run(
         _refuse(_sentence(error))
 
 
+def with_folder(arguments: Sequence[str]) -> list[str]:
+    """Read a first word as the folder."""
+    if arguments and not arguments[0].startswith("-"):
+        return [f"--folder={arguments[0]}", *arguments[1:]]
+    return list(arguments)
+
+
 def _read(main: Callable[[C], object], config_class: type[C], argv: Sequence[str]) -> C:
     types = dict(_settings(config_class))
     parser = _parser(main, config_class)

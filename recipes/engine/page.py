@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from .files import replace_file
 
@@ -24,9 +24,10 @@ HEAD = """\
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-:root { color-scheme: light dark; --ink: #222831; --soft: #5b6570; --line: #dfe3e8; --paper: #fff }
+:root { color-scheme: light dark; --ink: #222831; --soft: #5b6570; --line: #dfe3e8; --paper: #fff;
+  --bar: #1f5f99 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --soft: #a3adb8; --line: #363d46; --paper: #15181c }
+  :root { --ink: #e4e7eb; --soft: #a3adb8; --line: #363d46; --paper: #15181c; --bar: #6ea8dc }
 }
 body { margin: 0 auto; padding: 2rem 1rem 4rem; max-width: 60rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.6 system-ui, sans-serif; overflow-wrap: anywhere }
@@ -41,8 +42,30 @@ figcaption { margin-top: .5rem; max-width: 44rem; color: var(--soft); font-size:
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .35rem 1.25rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top }
+td { max-width: 18rem; overflow-wrap: break-word }
 th { color: var(--soft); font-weight: 600 }
 .number { text-align: right; white-space: nowrap }
+svg { display: block; overflow: visible; fill: var(--bar) }
+svg line { stroke: var(--line) }
+svg text { fill: var(--soft); font-size: .75rem }
+.tick { text-anchor: middle }
+.chart figcaption, caption { margin: 0 0 .5rem; color: var(--ink); font-weight: 600;
+  font-size: 1rem; text-align: left }
+.chart { max-width: 44rem }
+.bars { width: 100%; max-width: 44rem; margin: 1.5rem 0; table-layout: fixed }
+.bars th, .bars td { padding-block: .1rem; border: 0; color: var(--ink); font-weight: 400 }
+.bars th { width: 40% }
+.bars .number { width: 4.5rem }
+.bars td:last-child { padding-right: 0 }
+.bars svg { margin-top: .5rem }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr));
+  gap: 1.5rem 1rem; margin: 1.5rem 0; padding: 0; list-style: none; font-size: .875rem;
+  line-height: 1.4 }
+.gallery li { min-width: 0; overflow: hidden }
+.gallery img { image-rendering: pixelated }
+.gallery p { margin: .4rem 0 0 }
+.gallery .note, summary { color: var(--soft); font-size: .75rem }
+summary { margin-top: .4rem; cursor: pointer }
 </style>"""
 
 
@@ -63,9 +86,15 @@ class Table:
                 )
 
 
+class Part(Protocol):
+    """What draws itself, such as a chart or a gallery: markup in which every text is escaped."""
+
+    def html(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading with text, then pictures, then tables."""
+    """A heading with text, then pictures, then tables, then other parts."""
 
     heading: str
     text: str = ""
@@ -73,6 +102,7 @@ class Section:
     pictures: Sequence[tuple[Path, str]] = ()
     """PNG files, each with what it shows."""
     tables: Sequence[Table] = ()
+    parts: Sequence[Part] = ()
 
 
 def write_page(path: Path, title: str, intro: str, sections: Sequence[Section]) -> None:
@@ -117,6 +147,7 @@ def _section(section: Section) -> str:
             _paragraphs(section.text),
             *(_figure(picture, caption) for picture, caption in section.pictures),
             *map(_html_table, section.tables),
+            *(part.html() for part in section.parts),
             "</section>",
         ]
     )
@@ -179,10 +210,13 @@ def _column_texts(cells: Sequence[Cell]) -> list[str]:
     """Floats of one column share their decimals: three if all are below 10, else one."""
     floats = [abs(x) for x in cells if isinstance(x, float) and math.isfinite(x)]
     decimals = 3 if max(floats, default=0.0) < 10 else 1
-    return [
-        NOTHING if x is None else f"{x:.{decimals}f}" if isinstance(x, float) else str(x)
-        for x in cells
-    ]
+    return [_text(x, decimals) for x in cells]
+
+
+def _text(cell: Cell, decimals: int) -> str:
+    if cell is None or isinstance(cell, str):
+        return NOTHING if cell is None else cell
+    return f"{cell:,.{decimals}f}" if isinstance(cell, float) else f"{cell:,}"
 
 
 def _one_line(text: str) -> str:

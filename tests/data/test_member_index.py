@@ -1,14 +1,17 @@
 """The index of a shard finds every pair where it lies, and tells when it is not what it was."""
 
 import tarfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data import Damaged, Pair, encode_image, open_shards, write_shards
-from data.member_index import index_pairs, load_index, save_index
+from data.member_index import index_pairs, load_index, row_type, save_index
 from data.shards import index_path
 from data.tar_index import index_tar
 
@@ -87,3 +90,22 @@ def test_an_index_is_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}]), allow_pickle=True)
     with pytest.raises(ValueError, match="is not an index of a shard"):
         load_index(tmp_path / "a.npy")
+
+
+def test_two_threads_never_parse_a_header_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_index(tmp_path / "a.npy", np.zeros(3, row_type(4)))
+    load, at_once, seen = np.load, [], []
+
+    def slow_load(*arguments: Any, **options: Any) -> Any:
+        at_once.append(1)
+        seen.append(len(at_once))
+        time.sleep(0.01)
+        at_once.pop()
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(np, "load", slow_load)
+    with ThreadPoolExecutor(4) as pool:
+        assert [len(rows) for rows in pool.map(load_index, [tmp_path / "a.npy"] * 8)] == [3] * 8
+    assert seen == [1] * 8

@@ -11,11 +11,12 @@ from data import write_shards
 from data.scenes import scene_pairs
 from recipes import check_shards
 from recipes.engine.cli import run as start
+from recipes.engine.cli import with_folder
 
 
 def check(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        start(check_shards.main, check_shards.Config, check_shards.with_folder(arguments))
+        start(check_shards.main, check_shards.Config, with_folder(arguments))
     return int(ended.value.code or 0)
 
 

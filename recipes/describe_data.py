@@ -1,0 +1,77 @@
+"""Look at a folder of shards before anything is trained on it: one page about what is in it.
+
+    python -m recipes.describe_data DIR
+    python -m recipes.describe_data DIR --split=train --count=20000 --out=page.html
+
+Writes one HTML file that needs nothing else (no network, no script): pictures with their captions
+from every part of each split; sizes and proportions of the images; lengths, words and repeats of
+the captions; equal images, within a split and in two; what is damaged; source, licence and the
+options it was built with. A damaged or missing shard is reported and the rest is read. Of a large
+split only some pairs are looked at, evenly spread, and the page says so; `check_shards` reads every
+byte. On 2 CPU cores about 3,000 photographs of 96 pixels a second.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.describe import Description, describe, evenly
+from data.manifest import read_manifest
+from data.salvage import salvage
+from recipes.describing import write_description
+from recipes.engine.cli import run as start
+from recipes.engine.cli import with_folder
+from recipes.engine.gallery import visible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to look at."""
+
+    folder: Path
+    """Of the shards."""
+    out: Path | None = None
+    """The page; null writes runs/NAME.html, after the folder's name."""
+    split: str | None = None
+    """null looks at all."""
+    count: int = 100_000
+    """The most pairs of a split to decode."""
+    shown: int = 36
+    """Pairs of a split to show, one from each part of it."""
+    seed: int = 0
+    """Of the choice of those."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.shown < 1:
+            raise ValueError(
+                f"count and shown must be at least 1, got {self.count} and {self.shown}"
+            )
+
+
+def main(config: Config) -> None:
+    """Open, count, write."""
+    name = config.folder.resolve().name
+    out = config.out or Path("runs") / f"{name}.html"
+    splits = salvage(config.folder, config.split)
+    largest_first = sorted(splits, key=lambda split: (-len(splits[split].pairs), split))
+    described: dict[str, Description] = {}
+    for split in largest_first:
+        found = splits[split]
+        places = evenly(len(found.pairs), config.count).tolist()
+        watched = tqdm(
+            places, desc=visible(split), unit="pair", disable=None
+        )  # a bar on terminals only
+        described[split] = describe(
+            found.pairs, watched, found.losses, shown=config.shown, seed=config.seed
+        )
+    sources = {split: found.pairs for split, found in splits.items()}
+    write_description(out, name, read_manifest(config.folder), sources, described)
+    damaged = sum(x.samples for about in described.values() for x in about.damage)
+    print(f"damaged or lost: {damaged}")
+    print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    start(main, Config, with_folder(sys.argv[1:]))
