@@ -20,12 +20,13 @@ import torch
 import yaml
 
 from orderer import OrdererProcessor
+from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.launch import launch
 from recipes.engine.page import markdown_table
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Experiment, Task, check_captions
+from recipes.experiment import Experiment, Task
 from recipes.judging import check_judge
 from recipes.reporting import summary, write_report
 

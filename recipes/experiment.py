@@ -7,199 +7,19 @@ before left there; `python -m recipes.demo` runs them all.
     out/orderer   out/tokens   out/ar   out/joint/orderer   out/joint/ar   out/logs
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
-from tqdm import tqdm
 
 from ar import ARConfig
-from data import (
-    Batches,
-    Columns,
-    Draw,
-    Framing,
-    Kept,
-    Pairs,
-    PairSource,
-    ShardUrls,
-    Stream,
-    fits,
-    in_memory,
-    in_words,
-    is_url,
-    open_source,
-    shard_urls,
-)
-from orderer import OrdererConfig, OrdererProcessor
+from orderer import OrdererConfig
+from recipes.data_settings import DataSettings
 from recipes.engine.optim import Schedule, make_optimizers
-from recipes.engine.run import Run
+from recipes.engine.settings import at_least, share
 from recipes.engine.training import Learner
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Which pairs to read."""
-
-    source: tuple[str, ...] = ("scenes",)
-    """The word `scenes`, or folders of shards or views of them, and Hugging Face datasets as
-    `hf:NAME`; for stage 1 also URLs of shards, which are read as they come:
-    `"https://host/train-{000000..000123}.tar"`, of http, https, s3 or hf."""
-    train: str = "train"
-    """Split to train on."""
-    test: str = "val"
-    """Split to measure on; never trained on."""
-    unseen: str | None = "test"
-    """Split whose attributes never came together in training: images are generated from its
-    captions, and the other measures are taken on it beside. Null where the test split serves."""
-    train_count: int | None = 20_000
-    """Pairs to train on; null takes all that a folder has."""
-    test_count: int | None = 500
-    """Pairs to measure on; null takes all that a folder has."""
-    last_share: float = 0.75
-    """Chance that training shows an image's last caption rather than any: for sets whose captions
-    grow in detail. Bare phrases fit many images, and learn little from few of them."""
-
-    length_power: float = 0.0
-    """Otherwise captions are drawn with a weight of their number of words to this power: above 0
-    long ones come more often, below 0 bare phrases."""
-    weights: tuple[float, ...] = ()
-    """How often the folders come in training beside each other, each in epochs of its own; none:
-    every pair of every folder comes once an epoch."""
-    crop_area: float = 1.0
-    """Least share of an image that a random crop keeps in training; 1 always takes the centred
-    square."""
-    mirrored: float = 0.0
-    """Share of the images that training shows mirrored; captions that name a side then lie."""
-    max_skipped: float = 0.01
-    """Share of damaged samples that is put up with; more end the run."""
-    columns: Columns = field(default_factory=Columns)
-    """Of Hugging Face datasets among the sources."""
-    workers: int = 1
-    """Threads that read and decode ahead of the training, in each process; for URLs, processes."""
-
-    def __post_init__(self) -> None:
-        _at_least(1, workers=self.workers)
-        _share(last_share=self.last_share, mirrored=self.mirrored, max_skipped=self.max_skipped)
-
-    def open_train(self, image_size: int) -> PairSource:
-        """Open the pairs to train on, saying what was skipped."""
-        pairs = self._opened(self.train, image_size, self.train_count)
-        tell_skipped(pairs.name, pairs.skipped)
-        return pairs
-
-    def open_train_or_urls(self, image_size: int) -> PairSource | ShardUrls:
-        """Open the pairs to train on, or check the URLs of their shards."""
-        if not any(map(is_url, self.source)):
-            return self.open_train(image_size)
-        if self.train_count is not None:
-            raise ValueError(
-                "nobody knows how many pairs lie behind URLs: data.train_count must be null, got "
-                f"{self.train_count}"
-            )
-        return shard_urls(self.source)
-
-    def open_test(self, image_size: int) -> Pairs:
-        """Load the pairs to measure on, saying what was skipped."""
-        return self.load(self.test, image_size, self.test_count)
-
-    def open_unseen(self, image_size: int) -> Pairs:
-        """Load the pairs to generate from, saying what was skipped."""
-        if self.unseen is None:
-            return self.open_test(image_size)
-        return self.load(self.unseen, image_size, self.test_count)
-
-    def load(self, split: str, image_size: int, count: int | None) -> Pairs:
-        """Load pairs into memory, saying what was skipped."""
-        opened = self._opened(split, image_size, count)
-        pairs = in_memory(opened, image_size, max_skipped=self.max_skipped)
-        tell_skipped(pairs.name, pairs.skipped)
-        return pairs
-
-    def batches(
-        self, pairs: PairSource | ShardUrls, draw: Draw, processor: OrdererProcessor
-    ) -> Batches | Stream:
-        """Show pairs for training, in the order of `draw`; from URLs, with captions that fit.
-
-        A small set is decoded only once.
-        """
-        size = processor.image_size
-        framing = Framing(size=size, crop_area=self.crop_area, mirrored=self.mirrored)
-        if isinstance(pairs, ShardUrls):
-            return Stream(pairs, framing, self.max_skipped, processor.fits, **vars(draw))
-        if self.crop_area == 1 and not isinstance(pairs, Pairs) and fits(pairs, size):
-            pairs = Kept(pairs, size)
-        return Batches(pairs, framing, self.max_skipped, **vars(draw))
-
-    def draw(self, batch_size: int, seed: int, run: Run) -> Draw:
-        """Say which samples make up a batch, on one of the processes of a run."""
-        return Draw(
-            batch_size=batch_size,
-            seed=seed,
-            rank=run.rank,
-            world=run.world,
-            weights=self.weights,
-            last_share=self.last_share,
-            length_power=self.length_power,
-        )
-
-    def _opened(self, split: str, image_size: int, count: int | None) -> PairSource:
-        for item in filter(is_url, self.source):
-            raise ValueError(
-                "only the training of stage 1 reads from URLs, here data.source must be local "
-                f"folders, got {item.partition('?')[0]}"
-            )
-        return open_source(
-            self.source,
-            split,
-            image_size=image_size,
-            count=count,
-            max_skipped=self.max_skipped,
-            columns=self.columns,
-        )
-
-
-def tell_skipped(name: str, skipped: Mapping[str, int]) -> None:
-    """Say which samples were left out, if any were."""
-    if any(skipped.values()):
-        print(f"{name}: {in_words(skipped)}", flush=True)
-
-
-def captions_of_all(pairs: PairSource | ShardUrls) -> Iterator[tuple[str, ...]]:
-    """Read the captions of every pair, and no image, showing how far it is if it takes long.
-
-    Those behind URLs are not known beforehand: `Stream` looks at each as it comes.
-    """
-    if isinstance(pairs, ShardUrls):
-        return
-    for index in tqdm(range(len(pairs)), "captions", unit="pair", delay=5, disable=None):
-        yield pairs.captions_of(index)
-
-
-def check_captions(captions: Iterable[Sequence[str]], processor: OrdererProcessor) -> None:
-    """Read every caption now: one that is too long must not end a training after an hour.
-
-    The processor remembers what it has read, so that a training does not pay for it again.
-
-    Raises:
-        ValueError: for the first caption longer than the context, naming both.
-    """
-    for of_one in filter(None, captions):
-        processor.text(of_one)
-
-
-def _at_least(least: float, **settings: float) -> None:
-    for name, value in settings.items():
-        if not value >= least:  # NaN is refused too
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def _share(**settings: float) -> None:
-    for name, value in settings.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must lie in 0..1, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,8 +34,8 @@ class OptimSettings:
     """Most that the joint norm of all gradients may be."""
 
     def __post_init__(self) -> None:
-        _at_least(0, muon_lr=self.muon_lr, adamw_lr=self.adamw_lr, clip=self.clip)
-        _at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
+        at_least(0, muon_lr=self.muon_lr, adamw_lr=self.adamw_lr, clip=self.clip)
+        at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
 
     def learner(self, model: nn.Module, steps: int) -> Learner:
         """Let all parameters of a model learn for a number of steps."""
@@ -252,11 +72,11 @@ class OrdererTraining:
     optim: OptimSettings = field(default_factory=OptimSettings)
 
     def __post_init__(self) -> None:
-        _at_least(1, steps=self.steps, batch_size=self.batch_size)
-        _at_least(1, contrastive_ramp=self.contrastive_ramp)
-        _at_least(0, reconstruction=self.reconstruction, contrastive=self.contrastive)
-        _at_least(0, contrastive_from=self.contrastive_from)
-        _share(full_share=self.full_share)
+        at_least(1, steps=self.steps, batch_size=self.batch_size)
+        at_least(1, contrastive_ramp=self.contrastive_ramp)
+        at_least(0, reconstruction=self.reconstruction, contrastive=self.contrastive)
+        at_least(0, contrastive_from=self.contrastive_from)
+        share(full_share=self.full_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,8 +92,8 @@ class ARTraining:
     optim: OptimSettings = field(default_factory=lambda: OptimSettings(muon_lr=1e-2, adamw_lr=5e-3))
 
     def __post_init__(self) -> None:
-        _at_least(1, steps=self.steps, batch_size=self.batch_size)
-        _share(condition_drop=self.condition_drop)
+        at_least(1, steps=self.steps, batch_size=self.batch_size)
+        share(condition_drop=self.condition_drop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,8 +118,8 @@ class JointTraining:
     )
 
     def __post_init__(self) -> None:
-        _at_least(1, steps=self.steps, batch_size=self.batch_size)
-        _at_least(0, align=self.align, align_from=self.align_from)
+        at_least(1, steps=self.steps, batch_size=self.batch_size)
+        at_least(0, align=self.align, align_from=self.align_from)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,8 +132,8 @@ class SamplingSettings:
     """Euler steps per token."""
 
     def __post_init__(self) -> None:
-        _at_least(1, steps=self.steps)
-        _at_least(0, guidance_scale=self.guidance_scale)
+        at_least(1, steps=self.steps)
+        at_least(0, guidance_scale=self.guidance_scale)
 
 
 Task = Literal["retrieval", "reconstruction", "generation"]
@@ -337,8 +157,8 @@ class Evaluation:
     """Real scenes that the judge of scenes is trained on."""
 
     def __post_init__(self) -> None:
-        _at_least(1, generated=self.generated)
-        _at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
+        at_least(1, generated=self.generated)
+        at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,9 +192,9 @@ class Experiment:
     """Go on from the newest checkpoint in `out`."""
 
     def __post_init__(self) -> None:
-        _at_least(0, seed=self.seed)
-        _at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
-        _at_least(1, processes=self.processes)
+        at_least(0, seed=self.seed)
+        at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        at_least(1, processes=self.processes)
 
     def orderer_config(self) -> OrdererConfig:
         """Check and complete the settings of the orderer."""

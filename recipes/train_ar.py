@@ -14,12 +14,13 @@ from ar import ARModel
 from data import TokenBatches, TokenStore
 from orderer import Orderer, OrdererProcessor
 from recipes.conditions import condition_on
+from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment, check_captions
+from recipes.experiment import Experiment
 
 SHAPING = (
     "data.last_share",

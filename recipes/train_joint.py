@@ -18,12 +18,13 @@ import torch
 from ar import Alignment, ARModel
 from orderer import Orderer, OrdererProcessor, contrastive_loss, prefix_lengths
 from recipes.conditions import condition_on
+from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment, captions_of_all, check_captions, tell_skipped
+from recipes.experiment import Experiment
 
 SHAPING = (
     "data.train",

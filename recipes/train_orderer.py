@@ -17,12 +17,13 @@ resumed must name the same shards, but nobody checks that they hold the same.
 """
 
 from orderer import Orderer, OrdererProcessor
+from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
-from recipes.experiment import Experiment, captions_of_all, check_captions, tell_skipped
+from recipes.experiment import Experiment
 
 SHAPING = (
     "data.train",

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from data import Damaged, Framing, check_skipped, read_all, write_tokens
 from orderer import Orderer
+from recipes.data_settings import tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.training import prepare_device
-from recipes.experiment import Experiment, tell_skipped
+from recipes.experiment import Experiment
 
 BATCH = 250
 

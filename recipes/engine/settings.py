@@ -53,3 +53,17 @@ def _leaves(settings: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[st
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def at_least(least: float, **settings: float) -> None:
+    """Refuse a setting below `least`, by its name."""
+    for name, value in settings.items():
+        if not value >= least:  # NaN is refused too
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def share(**settings: float) -> None:
+    """Refuse a setting outside 0..1, by its name."""
+    for name, value in settings.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in 0..1, got {value}")

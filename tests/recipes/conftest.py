@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from recipes import train_ar, train_joint, train_orderer, write_tokens
+from recipes.data_settings import DataSettings
 from recipes.experiment import (
     ARTraining,
-    DataSettings,
     Evaluation,
     Experiment,
     JointTraining,

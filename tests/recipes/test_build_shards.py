@@ -13,8 +13,9 @@ from PIL import Image
 
 from data import decoded, in_memory, open_shards, open_source
 from recipes import build_shards, train_ar, train_orderer, write_tokens
+from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
-from recipes.experiment import DataSettings, Experiment
+from recipes.experiment import Experiment
 
 
 def build(*arguments: str) -> None:

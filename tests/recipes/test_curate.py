@@ -16,8 +16,9 @@ from data.manifest import NAME
 from data.scenes import scene_pairs
 from orderer import Orderer, OrdererProcessor
 from recipes import check_shards, curate, train_ar, train_orderer, write_tokens
+from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
-from recipes.experiment import DataSettings, Experiment
+from recipes.experiment import Experiment
 from recipes.scorers import open_scorer
 
 CPU = torch.device("cpu")

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from recipes import evaluate
+from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
-from recipes.experiment import DataSettings, Evaluation, Experiment
+from recipes.experiment import Evaluation, Experiment
 
 
 @pytest.fixture

@@ -23,9 +23,10 @@ from recipes import (
     train_orderer,
     write_tokens,
 )
+from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
-from recipes.experiment import DataSettings, Experiment
+from recipes.experiment import Experiment
 
 SMOKE = "--config=recipes/configs/smoke.yaml"
 

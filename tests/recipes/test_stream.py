@@ -15,8 +15,9 @@ import pytest
 
 from data import encode_image
 from recipes import evaluate, train_joint, train_orderer, write_tokens
+from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
-from recipes.experiment import DataSettings, Experiment
+from recipes.experiment import Experiment
 
 Served = Callable[[Path], str]
 SMOKE = "--config=recipes/configs/smoke.yaml"

@@ -14,16 +14,11 @@ import yaml
 
 from orderer import Orderer
 from recipes import train_ar, train_joint, train_orderer, write_tokens
+from recipes.data_settings import DataSettings
 from recipes.engine.launch import launch
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
-from recipes.experiment import (
-    DataSettings,
-    Evaluation,
-    Experiment,
-    OptimSettings,
-    SamplingSettings,
-)
+from recipes.experiment import Evaluation, Experiment, OptimSettings, SamplingSettings
 
 LOGS = {train_orderer: "orderer", train_ar: "ar", train_joint: "joint"}
 MODELS = {
