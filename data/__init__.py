@@ -1,12 +1,13 @@
 """Pairs of images and captions, safely decoded, in batches whose order nothing disturbs."""
 
+from .bare_image import DamagedImage
 from .batches import Batch, Batches, Draw, TokenBatch, TokenBatches
 from .build import pairs_from_folder
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
 from .hf import HFPairs, pairs_from_hf
-from .images import DamagedImage, Fit, ImageFormat, decode_image, encode_image, fit_image
+from .images import Fit, ImageFormat, decode_image, encode_image, fit_image
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_words, pairs_from
 from .shard_writer import Encoding, write_shards
