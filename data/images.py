@@ -20,7 +20,7 @@ scaled as it is until its shorter, or its longer, side has the size (never enlar
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_IMAGE_BYTES = 32 * 2**20
 MAX_PIXELS = 25_000_000
-"""At most 270 MB while they are decoded: a 20 kB file can hold a thousand times more."""
+"""At most 280 MB while they are decoded: a 20 kB file can hold a thousand times more."""
 MAX_COSTLY_PIXELS = 16_000_000
 """Of a WebP file and of a JPEG file in CMYK, which take twice as much for a pixel."""
 MAX_ASPECT = 20

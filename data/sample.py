@@ -52,6 +52,8 @@ class Damaged:
 
     key: str
     reason: str
+    samples: int = 1
+    """How many are lost: a broken shard has lost several."""
 
 
 @runtime_checkable

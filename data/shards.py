@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .captions import DamagedCaption, parse_captions
 from .manifest import NAME, SHARD_NAME, Manifest, Shard, is_complete, read_manifest, sha256_of
-from .member_index import Rows, index_pairs, load_index, read_file, read_pair
+from .member_index import Rows, index_pairs, key_of, load_index, read_file, read_pair
 from .sample import Damaged, StoredPair, in_words
 from .tar_index import index_tar
 
@@ -72,7 +72,7 @@ class ShardSet:
     def where(self, index: int) -> tuple[str, str]:
         """Say in which shard pair `index` lies, and its key."""
         shard, _, rows, place = self._find(index)
-        return shard.path.name, rows[place]["key"].decode()
+        return shard.path.name, key_of(rows[place])
 
     def _find(self, index: int) -> tuple[ShardFile, io.FileIO, Rows, int]:
         if not 0 <= index < len(self):
