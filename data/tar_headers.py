@@ -20,6 +20,8 @@ FILES = frozenset({b"0", b"\0", b"7"})
 WITHOUT_DATA = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
 """Links, devices, folders, pipes."""
 LONG_NAME, LONG_LINK, PAX, PAX_OF_ALL, SPARSE = b"L", b"K", b"x", b"g", b"S"
+PAX_SPARSE = b"GNU.sparse."
+"""How the names begin that a PAX header gives the parts of a sparse file."""
 OCTAL = re.compile(rb"[0-7]*")
 RECORD = re.compile(rb"([1-9]\d{0,9}) ([^=]+)=", re.DOTALL)
 """How a record of a PAX header begins: its length, its name."""
@@ -66,7 +68,7 @@ def files_in_tar(file: io.FileIO) -> Iterator[TarredFile]:
             size = _decimal(said[b"size"]) if b"size" in said else size
             if at + size > length:
                 raise BrokenTar("a file is cut")
-            if kind in FILES and not any(name.startswith(b"GNU.sparse.") for name in said):
+            if kind in FILES and PAX_SPARSE not in said:
                 name = said.get(b"path", _name(block)).partition(b"\0")[0]
                 readable = name.decode("utf-8", "surrogateescape")
                 yield TarredFile(name=readable, start=at, size=size)
@@ -124,8 +126,9 @@ def _pax_fields(content: bytes) -> dict[bytes, bytes]:
         after = at + int(record[1]) if record else 0
         if not record or not record.end() < after <= end or content[after - 1] != ord("\n"):
             raise BrokenTar("a PAX header is damaged")
-        if record[2] in (b"path", b"size") or record[2].startswith(b"GNU.sparse."):
-            fields[record[2]] = content[record.end() : after - 1]
+        name = PAX_SPARSE if record[2].startswith(PAX_SPARSE) else record[2]
+        if name in (b"path", b"size", PAX_SPARSE):
+            fields[name] = content[record.end() : after - 1]
         at = after
     return fields
 

@@ -209,6 +209,13 @@ TARS: dict[str, tuple[Callable[[], bytes], tuple[list[str], dict[str, int]]]] = 
         lambda: pax(record("path", "x.png"), tarfile.XGLTYPE),
         (["ant"], {"key twice": 1}),
     ),
+    "40,000 sparse names for all": (
+        lambda: (
+            pax(b"".join(record(f"GNU.sparse.{n}", "") for n in range(40_000)), tarfile.XGLTYPE)
+            + member("x.png", PNG) * 999
+        ),
+        (["ant"], {}),
+    ),
     "a comment for all": (lambda: pax(record("comment", "x" * 999), tarfile.XGLTYPE), GOOD),
     "a thousand long names": (
         lambda: member("n", b"x.png\0", type=tarfile.GNUTYPE_LONGNAME) * 1_000,
