@@ -3,25 +3,37 @@
 from .bare_image import DamagedImage
 from .batches import Batch, Batches, Draw, TokenBatch, TokenBatches
 from .build import pairs_from_folder
+from .candidates import Candidates, Rule
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
-from .hf import HFPairs, pairs_from_hf
+from .curate import Curated, Step, curate
+from .curated import write_view
+from .framing import Framing
+from .hf import Columns, HFPairs, pairs_from_hf
 from .images import Fit, ImageFormat, decode_image, encode_image, fit_image
+from .kept import Kept, fits
+from .looks import Looks, Scorer, look_at
 from .order import epoch_order, global_indices
 from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_words, pairs_from
 from .shard_writer import Encoding, write_shards
 from .shards import open_shards
+from .similar import Alike, alike_among, alike_in
 from .source import check_skipped, in_memory, open_source, read_all
+from .stream import Stream
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
 from .tokens import TokenStore, write_tokens
-from .view import View
+from .urls import ShardUrls, is_url, shard_urls
 
 __all__ = [
+    "Alike",
     "Batch",
     "Batches",
+    "Candidates",
+    "Columns",
     "Counts",
+    "Curated",
     "Damaged",
     "DamagedCaption",
     "DamagedImage",
@@ -29,27 +41,40 @@ __all__ = [
     "Draw",
     "Encoding",
     "Fit",
+    "Framing",
     "HFPairs",
     "ImageFormat",
+    "Kept",
+    "Looks",
     "Pair",
     "PairSource",
     "Pairs",
+    "Rule",
+    "Scorer",
+    "ShardUrls",
+    "Step",
     "StoredPair",
+    "Stream",
     "TokenBatch",
     "TokenBatches",
     "TokenStore",
-    "View",
+    "alike_among",
+    "alike_in",
     "check_skipped",
     "choose_caption",
+    "curate",
     "decode_image",
     "decoded",
     "encode_image",
     "epoch_order",
     "find_defects",
     "fit_image",
+    "fits",
     "global_indices",
     "in_memory",
     "in_words",
+    "is_url",
+    "look_at",
     "open_shards",
     "open_source",
     "pairs_from",
@@ -60,6 +85,8 @@ __all__ = [
     "pairs_from_tars",
     "parse_captions",
     "read_all",
+    "shard_urls",
     "write_shards",
     "write_tokens",
+    "write_view",
 ]

@@ -18,10 +18,10 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from .captions import choose_caption
+from .framing import Framing
 from .order import global_indices, hashed, mixed_indices, thousandths
 from .sample import Damaged, Pair, PairSource, decoded, in_words
 from .tokens import TokenStore
-from .view import View
 
 MAX_SKIPPED = 0.01
 JUDGED_FROM = 1_000
@@ -104,19 +104,29 @@ class Skips:
         self._lock = Lock()
 
     def met(
-        self, index: int, damaged: Damaged | None, source: PairSource, max_skipped: float
+        self, index: int, damaged: Damaged | None, name: str, least: int, max_skipped: float
     ) -> None:
-        """Count a sample that was read; refuse to go on where too many are damaged."""
+        """Count a sample that was read; refuse to go on where too many are damaged.
+
+        Args:
+            index: of the sample.
+            damaged: what is wrong with it, if anything.
+            name: of the source.
+            least: samples that the damaged ones are a share of, before as many were read.
+            max_skipped: share of damaged samples that is put up with.
+
+        Raises:
+            ValueError: if there are more.
+        """
         with self._lock:
             self._read += 1
             if damaged is None or index in self._damaged:
                 return
             self._damaged.add(index)
             self.reasons[damaged.reason] += 1
-            judged = max(self._read, min(len(source), JUDGED_FROM))
-            if len(self._damaged) > max(1, max_skipped * judged):
+            if len(self._damaged) > max(1, max_skipped * max(self._read, least)):
                 raise ValueError(
-                    f"{source.name} has too many damaged samples, {in_words(self.reasons)} among "
+                    f"{name} has too many damaged samples, {in_words(self.reasons)} among "
                     f"{self._read} read; the last is {damaged.key!r}"
                 )
 
@@ -130,7 +140,7 @@ class Batches(Draw):
     """
 
     source: PairSource
-    view: View
+    framing: Framing
     max_skipped: float = MAX_SKIPPED
     """Share of damaged samples that is put up with, in 0..1; one always is."""
     skips: Skips = field(default_factory=Skips, init=False)
@@ -147,11 +157,13 @@ class Batches(Draw):
             ValueError: if too many samples are damaged.
         """
         indices, epochs = self._indices(step, self.source.counts)
-        images = np.empty((len(indices), self.view.size, self.view.size, 3), np.uint8)
+        images = np.empty((len(indices), self.framing.size, self.framing.size, 3), np.uint8)
         captions = []
         for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
-            indices[place], pair = self._whole(index, epoch)
-            images[place] = self.view.show(pair.image, self.seed, epoch, index)
+            indices[place], pair = self._whole(index, epoch, images[place])
+            shown = self.framing.show(pair.image, self.seed, epoch, index)
+            if shown.base is not images:
+                images[place] = shown
             captions.append(self._caption(pair.captions, epoch, index))
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
@@ -163,13 +175,14 @@ class Batches(Draw):
         """Yield each step in first..last-1 with its batch, made by threads while one is used."""
         yield from _ahead(self.at, range(first, last), workers)
 
-    def _whole(self, index: int, epoch: int) -> tuple[int, Pair]:
-        """Read and decode a pair; if it is damaged, a substitute."""
+    def _whole(self, index: int, epoch: int, into: UInt8[np.ndarray, "S S 3"]) -> tuple[int, Pair]:
+        """Read and decode a pair, perhaps into its place; if it is damaged, a substitute."""
         wanted = index
+        least = min(len(self.source), JUDGED_FROM)
         for attempt in range(SUBSTITUTES):
-            sample = decoded(self.source.read(index))
+            sample = decoded(self.source.read(index), into)
             damaged = sample if isinstance(sample, Damaged) else None
-            self.skips.met(index, damaged, self.source, self.max_skipped)
+            self.skips.met(index, damaged, self.source.name, least, self.max_skipped)
             if isinstance(sample, Pair):
                 return index, sample
             index = hashed(self.seed, epoch, wanted, 3, attempt) % len(self.source)

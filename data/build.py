@@ -31,7 +31,8 @@ def _files_by_key(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     samples: dict[str, list[tuple[str, Path]]] = {}
     for path in sorted(folder.rglob("*")):
         key, suffix = split_name(path.relative_to(folder).as_posix())
-        if suffix and path.is_file():
+        is_report = path.name.endswith("_stats.json")  # img2dataset's, beside each of its folders
+        if suffix and path.is_file() and not is_report:
             samples.setdefault(key, []).append((suffix, path))
     return samples
 

@@ -35,7 +35,7 @@ def parse_captions(raw: bytes, kind: Literal["txt", "json"]) -> tuple[str, ...]:
     if len(raw) > MAX_CAPTION_BYTES:
         raise DamagedCaption("caption file too large")
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise DamagedCaption("caption not UTF-8") from None
     return captions_from(text.splitlines() if kind == "txt" else _from_json(text))
@@ -78,6 +78,8 @@ def label_from(raw: bytes) -> str:
 def clean_caption(text: str) -> str:
     """Drop control characters and surplus white space, so that a caption is one line."""
     spaced = " ".join(text.split())
+    if spaced.isprintable():
+        return spaced
     return "".join(c for c in spaced if unicodedata.category(c) != "Cc").strip()
 
 
@@ -95,6 +97,8 @@ def choose_caption(
     else any of them, each with a weight of its number of words to the `length_power`: above 0 long
     ones come more often, below 0 bare phrases.
     """
+    if len(captions) == 1:
+        return captions[0]
     if hashed(seed, epoch, index, 0) < last_share * 2**64:
         return captions[-1]
     state = hashed(seed, epoch, index)

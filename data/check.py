@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from .curated import folders_of, read_view
 from .manifest import NAME, Manifest, Shard, is_complete, read_manifest
 from .sample import Damaged, Pair, decoded
 from .shards import shards_by_split
@@ -44,11 +45,14 @@ def find_defects(folder: str | Path, good: Counts) -> Iterator[Defect]:
 
     Raises:
         FileNotFoundError: if the folder is not there, or has no shards.
-        ValueError: if its manifest is not one.
+        ValueError: if its manifest is not one, or one of a view.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a local folder")
+    if view := read_view(folder):
+        named = sorted({str(each) for split in view.values() for each in folders_of(folder, split)})
+        raise ValueError(f"{folder} is a view and has no shards: check {', '.join(named)}")
     manifest = read_manifest(folder)
     splits = shards_by_split(folder, manifest["shards"])
     if not splits:

@@ -5,7 +5,8 @@ own code, which is not run either.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,30 @@ from .sample import Damaged, StoredPair
 from .tables import pair_of_row
 
 
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where a table has its pairs."""
+
+    image: str = "image"
+    captions: tuple[str, ...] = ("caption",)
+    """A cell holds a text or a list of them."""
+    label: str | None = None
+    """Of the classes; null where there are none."""
+
+    @property
+    def names(self) -> tuple[str, tuple[str, ...], str | None]:
+        return self.image, self.captions, self.label
+
+    @property
+    def all(self) -> list[str]:
+        return [self.image, *self.captions, *([self.label] if self.label else [])]
+
+
 def pairs_from_hf(
     name: str,
     split: str,
+    columns: Columns,
     *,
-    image: str = "image",
-    captions: Sequence[str] = ("caption",),
-    label: str | None = None,
     streaming: bool = False,
 ) -> Iterator[StoredPair | Damaged]:
     """Yield a pair for each row; its key is the row's number, from 0.
@@ -28,9 +46,7 @@ def pairs_from_hf(
         name: a folder that `save_to_disk` wrote, or what `load_dataset` takes: a folder of images
             or of Parquet files, or a name on the hub.
         split: such as "train".
-        image: the column of the images.
-        captions: the columns of the captions; a cell holds a text or a list of them.
-        label: the column of the classes, if there is one.
+        columns: what to read.
         streaming: read rows as they come, without fetching the whole set first.
 
     A row that cannot be used comes as `Damaged`.
@@ -40,32 +56,22 @@ def pairs_from_hf(
         ValueError: if it lacks the split or a column, or cannot be read.
     """
     rows, folder = _open(name, split, streaming)
-    columns = [image, *captions, *([label] if label else [])]
     rows = _undecoded(rows, name, columns)
     return (
-        pair_of_row(f"{number:08d}", row, folder, image, captions, label)
-        for number, row in enumerate(rows)
+        pair_of_row(f"{number:08d}", row, folder, *columns.names) for number, row in enumerate(rows)
     )
 
 
 class HFPairs:
     """A Hugging Face dataset by random access, see `pairs_from_hf`."""
 
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        *,
-        image: str = "image",
-        captions: Sequence[str] = ("caption",),
-        label: str | None = None,
-    ) -> None:
+    def __init__(self, name: str, split: str, columns: Columns) -> None:
         rows, self._folder = _open(name, split, streaming=False)
-        self._columns = (image, tuple(captions), label)
-        self._rows = _undecoded(rows, name, [image, *captions, *([label] if label else [])])
-        self._texts = self._rows.select_columns(list(dict.fromkeys(captions)))
+        self._columns = columns
+        self._rows = _undecoded(rows, name, columns)
+        self._texts = self._rows.select_columns(list(dict.fromkeys(columns.captions)))
         self.name = f"{Path(name).name}/{split}"
-        about = repr((self._rows._fingerprint, self._columns))
+        about = repr((self._rows._fingerprint, columns))
         self.fingerprint = hashlib.sha256(about.encode()).hexdigest()
         self.skipped: Mapping[str, int] = {}
 
@@ -78,13 +84,13 @@ class HFPairs:
 
     def read(self, index: int) -> StoredPair | Damaged:
         """Read the pair of row `index`."""
-        return pair_of_row(f"{index:08d}", self._rows[index], self._folder, *self._columns)
+        row = self._rows[index]
+        return pair_of_row(f"{index:08d}", row, self._folder, *self._columns.names)
 
     def captions_of(self, index: int) -> tuple[str, ...]:
         """Read the captions of row `index` alone; none where they are damaged."""
-        _, captions, _ = self._columns
-        row = {**self._texts[index], "": b""}
-        pair = pair_of_row("", row, self._folder, "", captions, None)
+        row = {**self._texts[index], "": b""}  # in the place of an image
+        pair = pair_of_row("", row, self._folder, "", self._columns.captions, None)
         return pair.captions if isinstance(pair, StoredPair) else ()
 
 
@@ -108,16 +114,16 @@ def _open(name: str, split: str, streaming: bool) -> tuple[Any, Path]:
     return found, folder if folder.is_dir() else Path(datasets.config.HF_CACHE_HOME)
 
 
-def _undecoded(rows: Any, name: str, columns: Iterable[str]) -> Any:
+def _undecoded(rows: Any, name: str, columns: Columns) -> Any:
     """Keep the columns that are asked for, images as they are stored."""
     import datasets
 
     features = rows.features or {}
-    for column in columns:
+    for column in columns.all:
         if column not in features:
             raise ValueError(f"{name} has no column {column!r}, it has {', '.join(features)}")
         if isinstance(features[column], datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
         elif isinstance(features[column], datasets.ClassLabel):
             rows = rows.cast_column(column, datasets.Value("int64"))
-    return rows.select_columns(list(dict.fromkeys(columns)))
+    return rows.select_columns(list(dict.fromkeys(columns.all)))

@@ -31,8 +31,14 @@ STRIP = 64
 """Rows that are converted at once."""
 
 
-def decode_image(raw: bytes) -> UInt8[np.ndarray, "H W 3"]:
+def decode_image(
+    raw: bytes, into: UInt8[np.ndarray, "h w 3"] | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """Decode a JPEG, PNG or WebP file (the first frame) upright, transparency laid on white.
+
+    Args:
+        raw: the file.
+        into: memory that is used, and returned, if the image happens to be of its size.
 
     Raises:
         DamagedImage: for every other input, whatever is wrong with it.
@@ -45,11 +51,13 @@ def decode_image(raw: bytes) -> UInt8[np.ndarray, "H W 3"]:
     if kind is None:
         raise DamagedImage("not an image")
     bare, exif = bare_jpeg(raw) if kind == "jpg" else bare_png(raw)
-    pixels = _decode_plain_jpeg(bare) if kind == "jpg" else None
+    pixels = _decode_plain_jpeg(bare, into) if kind == "jpg" else None
     return _upright(_decode(bare) if pixels is None else pixels, orientation_of(exif))
 
 
-def _decode_plain_jpeg(raw: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
+def _decode_plain_jpeg(
+    raw: bytes, into: UInt8[np.ndarray, "h w 3"] | None
+) -> UInt8[np.ndarray, "H W 3"] | None:
     """Decode a JPEG file by itself: Pillow needs two and a half times as long for the same pixels.
 
     None is for all that is odd about a file: let Pillow say what it makes of it.
@@ -63,7 +71,10 @@ def _decode_plain_jpeg(raw: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
         if colours not in ("YCbCr", "RGB", "Gray"):
             return None
         _check_size(width, height)
-        return np.asarray(simplejpeg.decode_jpeg(raw))
+        if into is None or into.shape != (height, width, 3):
+            return np.asarray(simplejpeg.decode_jpeg(raw))
+        simplejpeg.decode_jpeg(raw, buffer=into)
+        return into
     except DamagedImage:
         raise
     except Exception:
@@ -104,6 +115,8 @@ def fit_image(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Bring an image to `size` pixels, antialiased; one that has it stays as it is."""
     height, width, _ = image.shape
+    if height == width == size:
+        return image
     if fit == "crop":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2

@@ -83,17 +83,17 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a folder's manifest; an empty one where there is none.
 
     Raises:
-        ValueError: if the file is not a manifest.
+        ValueError: if the file is not a manifest, or one of a view.
     """
     path = folder / NAME
     if not path.is_file():
         return {"shards": {}, "splits": {}}
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} is too large for a manifest: more than {MAX_BYTES} bytes")
+    found = read_json(path)
+    if isinstance(found, dict) and "view" in found:
+        raise ValueError(f"{folder} is a view and has no shards of its own")
     try:
-        found = json.loads(path.read_bytes())
         _check(found)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is not a manifest of shards") from None
     manifest: Manifest = {"shards": found["shards"], "splits": found["splits"]}
     if "source" in found:
@@ -101,6 +101,20 @@ def read_manifest(folder: Path) -> Manifest:
     if "licence" in found:
         manifest["licence"] = str(found["licence"])
     return manifest
+
+
+def read_json(path: Path) -> Any:
+    """Read a manifest as it stands, whatever kind it is of.
+
+    Raises:
+        ValueError: if the file is no manifest, or too large for one.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is too large for a manifest: more than {MAX_BYTES} bytes")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} is not a manifest of shards") from None
 
 
 def is_complete(manifest: Manifest, split: str) -> bool:

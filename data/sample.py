@@ -200,12 +200,14 @@ def listed_pair(
         return Damaged(key=key, reason=error.reason)
 
 
-def decoded(sample: StoredPair | Pair | Damaged) -> Pair | Damaged:
-    """Decode the image of a pair, unless it is or cannot be."""
+def decoded(
+    sample: StoredPair | Pair | Damaged, into: UInt8[np.ndarray, "h w 3"] | None = None
+) -> Pair | Damaged:
+    """Decode the image of a pair, unless it is or cannot be; for `into` see `decode_image`."""
     if not isinstance(sample, StoredPair):
         return sample
     try:
-        image = decode_image(sample.image)
+        image = decode_image(sample.image, into)
     except DamagedImage as error:
         return Damaged(key=sample.key, reason=error.reason)
     return Pair(key=sample.key, image=image, captions=sample.captions, label=sample.label)

@@ -16,9 +16,17 @@ from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 
-from .captions import DamagedCaption, parse_captions
 from .manifest import NAME, SHARD_NAME, Manifest, Shard, is_complete, read_manifest, sha256_of
-from .member_index import Rows, index_pairs, key_of, load_index, read_file, read_pair
+from .member_index import (
+    Row,
+    Rows,
+    index_pairs,
+    key_of,
+    load_index,
+    read_captions,
+    read_pair,
+    row_at,
+)
 from .sample import Damaged, StoredPair, in_words
 from .tar_index import index_tar
 
@@ -56,31 +64,26 @@ class ShardSet:
 
     def read(self, index: int) -> StoredPair | Damaged:
         """Read pair `index`, held against its checksum where the shard has an index."""
-        shard, file, rows, place = self._find(index)
-        return read_pair(file.fileno(), rows[place], check=shard.has_checksums)
+        shard, file, row = self._find(index)
+        return read_pair(file.fileno(), row, check=shard.has_checksums)
 
     def captions_of(self, index: int) -> tuple[str, ...]:
         """Read the captions of pair `index` alone; none where they are damaged."""
-        _, file, rows, place = self._find(index)
-        row = rows[place]
-        text = read_file(file.fileno(), row, "captions")
-        try:
-            return parse_captions(text, "json" if row["is_json"] else "txt")
-        except DamagedCaption:
-            return ()
+        _, file, row = self._find(index)
+        return read_captions(file.fileno(), row)
 
     def where(self, index: int) -> tuple[str, str]:
         """Say in which shard pair `index` lies, and its key."""
-        shard, _, rows, place = self._find(index)
-        return shard.path.name, key_of(rows[place])
+        shard, _, row = self._find(index)
+        return shard.path.name, key_of(row)
 
-    def _find(self, index: int) -> tuple[ShardFile, io.FileIO, Rows, int]:
+    def _find(self, index: int) -> tuple[ShardFile, io.FileIO, Row]:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has pairs 0..{len(self) - 1}, got {index}")
         number = bisect_right(self._ends, index)
         shard = self._shards[number]
         file, rows = self._open(number)
-        return shard, file, rows, index - (self._ends[number] - shard.pairs)
+        return shard, file, row_at(rows, index - (self._ends[number] - shard.pairs))
 
     def _opened(self, number: int) -> tuple[io.FileIO, Rows]:
         shard = self._shards[number]

@@ -3,17 +3,23 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .batches import MAX_SKIPPED
+from .curated import open_view, read_view
+from .framing import Framing
+from .hf import Columns, HFPairs
 from .joined import Joined, first
 from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
 from .scenes import load_scenes
 from .shards import open_shards
-from .view import View
 
+HUGGING_FACE = "hf:"
 AT_ONCE = 64
 """Pairs decoded ahead when a split is read into memory."""
+MAX_WITHIN = 8
+"""Views of views, one in another: more are taken to go round in a circle."""
 
 
 def open_source(
@@ -23,15 +29,17 @@ def open_source(
     image_size: int,
     count: int | None = None,
     max_skipped: float = MAX_SKIPPED,
+    columns: Columns = Columns(),  # noqa: B008, it is frozen
 ) -> PairSource:
-    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards.
+    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards, or views.
 
     Args:
-        source: the word "scenes", or folders.
+        source: the word "scenes", or folders, and Hugging Face datasets as "hf:NAME".
         split: such as "train" or "test".
         image_size: of scenes, pixels on a side; others keep their sizes.
         count: pairs to take, the first ones; None takes all. Scenes need a number.
         max_skipped: share of samples that may be damaged, in 0..1; one always may.
+        columns: of the Hugging Face datasets.
 
     Raises:
         FileNotFoundError: if a folder, or the split in it, is not there.
@@ -45,9 +53,7 @@ def open_source(
         return load_scenes(split, count, image_size)
     if not source:
         raise ValueError("no folder of shards is given")
-    prefixes = _prefixes(source)
-    opened: list[PairSource] = [open_shards(folder, split) for folder in source]
-    pairs = opened[0] if len(opened) == 1 else Joined(opened, prefixes)
+    pairs = _joined(source, split, columns)
     check_skipped(pairs, len(pairs), pairs.skipped, max_skipped)
     return pairs if count is None else first(pairs, count)
 
@@ -60,19 +66,19 @@ def in_memory(source: PairSource, image_size: int, *, max_skipped: float = MAX_S
     """
     if isinstance(source, Pairs):
         return source
-    pairs = pairs_from(source.name, read_all(source, View(size=image_size)), source.skipped)
+    pairs = pairs_from(source.name, read_all(source, Framing(size=image_size)), source.skipped)
     check_skipped(source, len(pairs), pairs.skipped, max_skipped)
     return pairs
 
 
-def read_all(source: PairSource, view: View) -> Iterator[Pair | Damaged]:
+def read_all(source: PairSource, framing: Framing) -> Iterator[Pair | Damaged]:
     """Read and decode every pair in order, some ahead in threads."""
 
     def read(index: int) -> Pair | Damaged:
         pair = decoded(source.read(index))
         if isinstance(pair, Damaged):
             return pair
-        image = view.show(pair.image, 0, 0, index)
+        image = framing.show(pair.image, 0, 0, index)
         return Pair(key=pair.key, image=image, captions=pair.captions, label=pair.label)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
@@ -93,6 +99,26 @@ def check_skipped(
         raise ValueError(
             f"{source.name} has {good} good pairs and too many bad ones, {in_words(skipped)}"
         )
+
+
+def _joined(
+    sources: Sequence[str | Path], split: str, columns: Columns, within: int = 0
+) -> PairSource:
+    """Open folders of shards, views of such folders, and datasets as one source."""
+    if within > MAX_WITHIN:
+        raise ValueError(f"{sources[0]} is a view within more than {MAX_WITHIN} others")
+    prefixes = _prefixes(sources)
+    opened = [_opened(str(each), split, columns, within) for each in sources]
+    return opened[0] if len(opened) == 1 else Joined(opened, prefixes)
+
+
+def _opened(source: str, split: str, columns: Columns, within: int) -> PairSource:
+    if source.startswith(HUGGING_FACE):
+        return HFPairs(source.removeprefix(HUGGING_FACE), split, columns)
+    view = read_view(source)
+    if view is None:
+        return open_shards(source, split)
+    return open_view(source, view, split, partial(_joined, columns=columns, within=within + 1))
 
 
 def _prefixes(folders: Sequence[str | Path]) -> list[str]:

@@ -7,15 +7,19 @@ a PAX header's length in time. Here a tar is read to the zeros that end it, or i
 Source: POSIX.1-2017, pax, https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html.
 """
 
-import io
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+ReadAt = Callable[[int, int], bytes]
+"""Gives bytes from a place on, as many as asked for unless the tar ends; no place is before that of
+an earlier call."""
 
 BLOCK = 512
 MAX_HEADER_BYTES = 2**20
 """Of a PAX header or a long name."""
+MAX_END = 2**25
+"""Bytes of zeros."""
 FILES = frozenset({b"0", b"\0", b"7"})
 WITHOUT_DATA = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
 """Links, devices, folders, pipes."""
@@ -41,20 +45,23 @@ class TarredFile:
     size: int
 
 
-def files_in_tar(file: io.FileIO) -> Iterator[TarredFile]:
+def files_in_tar(read: ReadAt, length: int | None = None) -> Iterator[TarredFile]:
     """Yield the regular files of a tar in their order, without links, folders and sparse files.
+
+    Args:
+        read: reads the tar.
+        length: of the tar, where it is known: then a file that is cut does not come.
 
     Raises:
         BrokenTar: where a header is damaged, or after the last whole file, if less than a block of
             zeros or anything else comes there.
     """
-    length = os.fstat(file.fileno()).st_size
     at, of_all, of_next = 0, dict[bytes, bytes](), dict[bytes, bytes]()
-    while any(block := _read(file, at, BLOCK)):
+    while any(block := _read(read, at, BLOCK)):
         kind, size = block[156:157], _checked_size(block)
         at += BLOCK
         if kind in (LONG_NAME, LONG_LINK, PAX, PAX_OF_ALL):
-            content = _read(file, at, size)
+            content = _read(read, at, size)
             at += _padded(size)
             if kind == LONG_NAME:
                 of_next[b"path"] = content
@@ -63,23 +70,23 @@ def files_in_tar(file: io.FileIO) -> Iterator[TarredFile]:
             continue
         said, of_next = {**of_all, **of_next}, {}
         if kind == SPARSE:
-            at = _after_map(file, at, block)
+            at = _after_map(read, at, block)
         if kind not in WITHOUT_DATA:
             size = _decimal(said[b"size"]) if b"size" in said else size
-            if at + size > length:
+            if length is not None and at + size > length:
                 raise BrokenTar("a file is cut")
             if kind in FILES and PAX_SPARSE not in said:
                 name = said.get(b"path", _name(block)).partition(b"\0")[0]
                 readable = name.decode("utf-8", "surrogateescape")
                 yield TarredFile(name=readable, start=at, size=size)
             at += _padded(size)
-    _check_end(file, at)
+    _check_end(read, at + BLOCK)
 
 
-def _read(file: io.FileIO, start: int, size: int) -> bytes:
+def _read(read: ReadAt, start: int, size: int) -> bytes:
     if size > MAX_HEADER_BYTES:
         raise BrokenTar(f"a header asks for {size} bytes")
-    content = os.pread(file.fileno(), size, start)
+    content = read(start, size)
     if len(content) < size:
         raise BrokenTar("the tar is cut")
     return content
@@ -133,17 +140,18 @@ def _pax_fields(content: bytes) -> dict[bytes, bytes]:
     return fields
 
 
-def _after_map(file: io.FileIO, at: int, block: bytes) -> int:
+def _after_map(read: ReadAt, at: int, block: bytes) -> int:
     """Where an old sparse file's data begin: its map may go on in blocks of its own."""
     goes_on = block[482]
     while goes_on:
-        goes_on = _read(file, at, BLOCK)[504]
+        goes_on = _read(read, at, BLOCK)[504]
         at += BLOCK
     return at
 
 
-def _check_end(file: io.FileIO, at: int) -> None:
-    while block := os.pread(file.fileno(), 2**20, at):
-        if any(block):
-            raise BrokenTar("files come after the end")
+def _check_end(read: ReadAt, start: int) -> None:
+    at = start
+    while block := read(at, 2**18):
         at += len(block)
+        if any(block) or at > start + MAX_END:
+            raise BrokenTar("the end is not an end")

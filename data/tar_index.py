@@ -1,6 +1,6 @@
 """Which files of which sample lie where in a tar, read from its headers alone."""
 
-import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,8 @@ def index_tar(path: Path) -> TarIndex:
     """Index a tar file; what is no tar at all has no samples and is not whole."""
     samples: dict[str, dict[str, Member]] = {}
     repeated = set()
-    with io.FileIO(path) as file:
-        members, is_whole = _members(file)
+    with path.open("rb", buffering=0) as file:
+        members, is_whole = _members(file.fileno())
     for key, suffix, member in members:
         if suffix in samples.setdefault(key, {}):
             repeated.add(key)
@@ -49,11 +49,15 @@ def index_tar(path: Path) -> TarIndex:
     return TarIndex(samples=samples, repeated=frozenset(repeated), is_whole=is_whole)
 
 
-def _members(file: io.FileIO) -> tuple[list[tuple[str, str, Member]], bool]:
+def _members(file: int) -> tuple[list[tuple[str, str, Member]], bool]:
     """List key, suffix and place of each file of use, and say whether the tar is whole."""
     found: list[tuple[str, str, Member]] = []
+
+    def read(start: int, size: int) -> bytes:
+        return os.pread(file, size, start)
+
     try:
-        for each in files_in_tar(file):
+        for each in files_in_tar(read, os.fstat(file).st_size):
             key, suffix = split_name(each.name)
             if suffix:
                 found.append((key, suffix, Member(start=each.start, size=each.size)))

@@ -4,26 +4,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .manifest import Shard, sha256_of
-from .member_index import ALTERED, index_pairs, load_index, read_pair
+from .member_index import ALTERED, index_pairs, load_index, read_pair, row_at
 from .sample import Damaged, StoredPair
-from .shards import index_path
+from .shards import index_path, shards_by_split
 from .tar_index import TarIndex, index_tar
 
 
-def pairs_from_tars(folder: str | Path) -> Iterator[StoredPair | Damaged]:
-    """Yield the pairs of all tars of a folder, such as img2dataset's, in order of their names.
+def pairs_from_tars(folder: str | Path, split: str | None = None) -> Iterator[StoredPair | Damaged]:
+    """Yield the pairs of a folder's tars, such as img2dataset's, in order of their names.
 
     What is damaged, half or lost comes as `Damaged`.
 
+    Args:
+        folder: of the tars.
+        split: take those that are named SPLIT-000000.tar; None takes all tars.
+
     Raises:
-        FileNotFoundError: if the folder is not there, or has no tars.
+        FileNotFoundError: if the folder is not there, or has no such tars.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a local folder")
-    paths = sorted(folder.glob("*.tar"))
+    paths = sorted(folder.glob("*.tar")) if split is None else shards_by_split(folder).get(split)
     if not paths:
-        raise FileNotFoundError(f"{folder} has no tars")
+        raise FileNotFoundError(f"{folder} has no tars" + f" of split {split!r}" * bool(split))
     return (sample for path in paths for sample in pairs_in_tar(path))
 
 
@@ -43,11 +47,10 @@ def pairs_in_tar(path: Path, entry: Shard | None = None) -> Iterator[StoredPair 
     wanted = _checksums(path, entry)
     altered = 0
     with path.open("rb", buffering=0) as file:
-        for row in index.rows:
-            check = row["key"] in wanted
-            if check:
-                row["crc"] = wanted[row["key"]]
-            sample = read_pair(file.fileno(), row, check=check)
+        for place in range(len(index.rows)):
+            row = row_at(index.rows, place)
+            row = row._replace(crc=wanted.get(row.key, 0))
+            sample = read_pair(file.fileno(), row, check=row.key in wanted)
             altered += isinstance(sample, Damaged) and sample.reason == ALTERED
             yield sample
     yield from _losses(path, entry, tar, altered)

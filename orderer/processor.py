@@ -69,6 +69,10 @@ class OrdererProcessor(PushToHubMixin):
             )
         return (tokenizer.sot_token_id, *pieces, tokenizer.eot_token_id)
 
+    def fits(self, caption: str) -> bool:
+        """Say whether a caption is no longer than the context."""
+        return len(self._tokenizer.encode(caption)) + 2 <= self.context_length
+
     def identities(self, captions: Sequence[str]) -> Int[Tensor, "B"]:
         """A number per caption, the same for equal captions in every process."""
         digests = (hashlib.sha256(caption.encode()).digest()[:7] for caption in captions)

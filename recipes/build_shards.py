@@ -33,6 +33,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from data import (
+    Columns,
     Damaged,
     Encoding,
     Fit,
@@ -68,7 +69,8 @@ class Config:
     image_folder: Path | None = None
     """Folder of the images that a COCO file names; null takes the file's own."""
     source_split: str | None = None
-    """Split of the source to read, of COCO files and Hugging Face datasets; null takes `split`."""
+    """Split of the source to read: of COCO files and Hugging Face datasets, where null takes
+    `split`, and of tars named SPLIT-000000.tar, where null takes all."""
     streaming: bool = False
     """Read a Hugging Face dataset as it comes, without fetching all of it first."""
     out: Path
@@ -134,20 +136,15 @@ def _pairs(config: Config) -> Iterable[StoredPair | Pair | Damaged]:
             raise ValueError("scenes never end: count must be a number, got null")
         return scene_pairs(split, config.count, config.size or SCENE_SIZE)
     if source.startswith("hf:"):
-        return pairs_from_hf(
-            source.removeprefix("hf:"),
-            split,
-            image=config.image,
-            captions=config.captions,
-            label=config.label,
-            streaming=config.streaming,
-        )
+        columns = Columns(image=config.image, captions=config.captions, label=config.label)
+        name = source.removeprefix("hf:")
+        return pairs_from_hf(name, split, columns, streaming=config.streaming)
     if path.suffix in TABLES:
         return pairs_from_table(path, config.image, config.captions, config.label)
     if path.suffix == ".json":
         return pairs_from_coco(path, config.image_folder or path.parent, split)
     if path.is_dir() and any(path.glob("*.tar")):
-        return pairs_from_tars(path)
+        return pairs_from_tars(path, config.source_split)
     return pairs_from_folder(path)
 
 

@@ -16,7 +16,23 @@ from torch import nn
 from tqdm import tqdm
 
 from ar import ARConfig
-from data import Batches, Draw, Pairs, PairSource, View, in_memory, in_words, open_source
+from data import (
+    Batches,
+    Columns,
+    Draw,
+    Framing,
+    Kept,
+    Pairs,
+    PairSource,
+    ShardUrls,
+    Stream,
+    fits,
+    in_memory,
+    in_words,
+    is_url,
+    open_source,
+    shard_urls,
+)
 from orderer import OrdererConfig, OrdererProcessor
 from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.run import Run
@@ -28,7 +44,9 @@ class DataSettings:
     """Which pairs to read."""
 
     source: tuple[str, ...] = ("scenes",)
-    """The word `scenes`, or folders of shards."""
+    """The word `scenes`, or folders of shards or views of them, and Hugging Face datasets as
+    `hf:NAME`; for stage 1 also URLs of shards, which are read as they come:
+    `"https://host/train-{000000..000123}.tar"`, of http, https, s3 or hf."""
     train: str = "train"
     """Split to train on."""
     test: str = "val"
@@ -57,8 +75,10 @@ class DataSettings:
     """Share of the images that training shows mirrored; captions that name a side then lie."""
     max_skipped: float = 0.01
     """Share of damaged samples that is put up with; more end the run."""
+    columns: Columns = field(default_factory=Columns)
+    """Of Hugging Face datasets among the sources."""
     workers: int = 1
-    """Threads that read and decode ahead of the training, in each process."""
+    """Threads that read and decode ahead of the training, in each process; for URLs, processes."""
 
     def __post_init__(self) -> None:
         _at_least(1, workers=self.workers)
@@ -69,6 +89,17 @@ class DataSettings:
         pairs = self._opened(self.train, image_size, self.train_count)
         tell_skipped(pairs.name, pairs.skipped)
         return pairs
+
+    def open_train_or_urls(self, image_size: int) -> PairSource | ShardUrls:
+        """Open the pairs to train on, or check the URLs of their shards."""
+        if not any(map(is_url, self.source)):
+            return self.open_train(image_size)
+        if self.train_count is not None:
+            raise ValueError(
+                "nobody knows how many pairs lie behind URLs: data.train_count must be null, got "
+                f"{self.train_count}"
+            )
+        return shard_urls(self.source)
 
     def open_test(self, image_size: int) -> Pairs:
         """Load the pairs to measure on, saying what was skipped."""
@@ -87,10 +118,20 @@ class DataSettings:
         tell_skipped(pairs.name, pairs.skipped)
         return pairs
 
-    def batches(self, pairs: PairSource, image_size: int, draw: Draw) -> Batches:
-        """Show pairs for training, in the order of `draw`."""
-        view = View(size=image_size, crop_area=self.crop_area, mirrored=self.mirrored)
-        return Batches(pairs, view, self.max_skipped, **vars(draw))
+    def batches(
+        self, pairs: PairSource | ShardUrls, draw: Draw, processor: OrdererProcessor
+    ) -> Batches | Stream:
+        """Show pairs for training, in the order of `draw`; from URLs, with captions that fit.
+
+        A small set is decoded only once.
+        """
+        size = processor.image_size
+        framing = Framing(size=size, crop_area=self.crop_area, mirrored=self.mirrored)
+        if isinstance(pairs, ShardUrls):
+            return Stream(pairs, framing, self.max_skipped, processor.fits, **vars(draw))
+        if self.crop_area == 1 and not isinstance(pairs, Pairs) and fits(pairs, size):
+            pairs = Kept(pairs, size)
+        return Batches(pairs, framing, self.max_skipped, **vars(draw))
 
     def draw(self, batch_size: int, seed: int, run: Run) -> Draw:
         """Say which samples make up a batch, on one of the processes of a run."""
@@ -105,8 +146,18 @@ class DataSettings:
         )
 
     def _opened(self, split: str, image_size: int, count: int | None) -> PairSource:
+        for item in filter(is_url, self.source):
+            raise ValueError(
+                "only the training of stage 1 reads from URLs, here data.source must be local "
+                f"folders, got {item.partition('?')[0]}"
+            )
         return open_source(
-            self.source, split, image_size=image_size, count=count, max_skipped=self.max_skipped
+            self.source,
+            split,
+            image_size=image_size,
+            count=count,
+            max_skipped=self.max_skipped,
+            columns=self.columns,
         )
 
 
@@ -116,8 +167,13 @@ def tell_skipped(name: str, skipped: Mapping[str, int]) -> None:
         print(f"{name}: {in_words(skipped)}", flush=True)
 
 
-def captions_of_all(pairs: PairSource) -> Iterator[tuple[str, ...]]:
-    """Read the captions of every pair, and no image, showing how far it is if it takes long."""
+def captions_of_all(pairs: PairSource | ShardUrls) -> Iterator[tuple[str, ...]]:
+    """Read the captions of every pair, and no image, showing how far it is if it takes long.
+
+    Those behind URLs are not known beforehand: `Stream` looks at each as it comes.
+    """
+    if isinstance(pairs, ShardUrls):
+        return
     for index in tqdm(range(len(pairs)), "captions", unit="pair", delay=5, disable=None):
         yield pairs.captions_of(index)
 

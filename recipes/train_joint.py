@@ -89,7 +89,7 @@ def main(experiment: Experiment) -> None:
     ) as run:
         another = experiment.seed + 1  # than stage 1's order
         draw = experiment.data.draw(settings.batch_size, another, run)
-        batches = experiment.data.batches(pairs, orderer.config.image_size, draw)
+        batches = experiment.data.batches(pairs, draw, processor)
         for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
             text = processor.text(batch.captions).to(device)

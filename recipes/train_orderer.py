@@ -3,11 +3,17 @@ r"""Stage 1: train an orderer on image-text pairs.
     python -m recipes.train_orderer
     python -m recipes.train_orderer --config recipes/configs/emoji.yaml \
         --data.source='[FOLDER, FOLDER]' --out=runs/emoji
+    python -m recipes.train_orderer --data.train_count=null \
+        --data.source='["https://host/train-{000000..000123}.tar"]'
 
 Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
 and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts unchanged under
 `torchrun` and `accelerate launch`. On 2 CPU cores the default takes about four minutes as the demo
 starts it, on two processes.
+
+Shards behind URLs (http, https, s3, hf) are read as they come: see `data.stream` for what order and
+resuming then promise. Captions that are too long are left out as they are met, and a run that is
+resumed must name the same shards, but nobody checks that they hold the same.
 """
 
 from orderer import Orderer, OrdererProcessor
@@ -40,7 +46,7 @@ def main(experiment: Experiment) -> None:
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     model = Orderer(experiment.orderer_config())
     processor = OrdererProcessor(model.config.image_size, model.config.context_length)
-    pairs = experiment.data.open_train(model.config.image_size)
+    pairs = experiment.data.open_train_or_urls(model.config.image_size)
     check_captions(captions_of_all(pairs), processor)
 
     device = prepare_device()
@@ -63,7 +69,7 @@ def main(experiment: Experiment) -> None:
         earlier_seconds=earlier,
     ) as run:
         draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
-        batches = experiment.data.batches(pairs, model.config.image_size, draw)
+        batches = experiment.data.batches(pairs, draw, processor)
         for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
             ramp = min(max((step - settings.contrastive_from) / settings.contrastive_ramp, 0), 1)

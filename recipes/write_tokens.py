@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import Damaged, View, check_skipped, read_all, write_tokens
+from data import Damaged, Framing, check_skipped, read_all, write_tokens
 from orderer import Orderer
 from recipes.engine.cli import run as start
 from recipes.engine.training import prepare_device
@@ -32,7 +32,7 @@ def main(experiment: Experiment) -> None:
     ends = list(accumulate(pairs.counts))
     counts, skipped = [0] * len(ends), Counter[str]()
     images, keys, captions, parts = [], [], [], []
-    shown = read_all(pairs, View(size=model.config.image_size))
+    shown = read_all(pairs, Framing(size=model.config.image_size))
     bar = tqdm(shown, desc="tokens", total=len(pairs), unit="pair", disable=None)
     for index, pair in enumerate(bar):
         if isinstance(pair, Damaged):

@@ -3,6 +3,12 @@
 # ruff: noqa: E402, I001  (what changes imports stands before them)
 
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import
 
@@ -69,3 +75,42 @@ def awake(model: ar.ARModel) -> ar.ARModel:
     for layer in (model.head.modulate, model.head.to_data):
         torch.nn.init.normal_(layer.weight, std=0.3)
     return model
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder; below /to/ it sends its visitors to the URL that follows."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def send_head(self) -> Any:
+        if not self.path.startswith("/to/"):
+            return super().send_head()
+        self.send_response(302)
+        self.send_header("Location", self.path.removeprefix("/to/"))
+        self.end_headers()
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Whoever leaves early is no error."""
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Path], str]]:
+    """Serves folders over http on this machine, each until the test ends; gives their URLs."""
+    servers = []
+
+    def serve(folder: Path) -> str:
+        server = _Server(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

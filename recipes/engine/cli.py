@@ -1,11 +1,13 @@
 """From the command line to a recipe's config: YAML files, then `--a.b=c`; mistakes in a sentence.
 
-Exit codes: 0 done (a run that was asked to stop and saved included), 2 bad input, 130 interrupted
-by hand; everything else is a fault of the program and keeps its traceback.
+Exit codes: 0 done (a run that was asked to stop and saved included), 1 a full disk, or defects from
+a recipe that looks for them, 2 bad input, 130 interrupted by hand; everything else is a fault of
+the program and keeps its traceback.
 """
 
 import argparse
 import dataclasses
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ import yaml
 
 C = TypeVar("C")
 OURS = frozenset({"orderer", "ar", "data", "recipes"})
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -43,6 +46,9 @@ def run(
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            print(f"error: {_sentence(error)}", file=sys.stderr)
+            raise SystemExit(1) from None
         if not _is_ours(error):
             raise
         _refuse(_sentence(error))

@@ -18,7 +18,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import Batches, Counts, Pair, View, encode_image, find_defects, open_source, write_shards
+from data import (
+    Batches,
+    Counts,
+    Framing,
+    Pair,
+    encode_image,
+    find_defects,
+    open_source,
+    write_shards,
+)
 from data.manifest import describe_shard, read_manifest
 from data.sample import Damaged, decoded
 from data.shards import shards_by_split
@@ -26,7 +35,7 @@ from data.tars import pairs_in_tar
 
 PER_SHARD = 4
 CASES = range(20)
-VIEW = View(size=8)
+FRAMING = Framing(size=8)
 
 Defects = list[tuple[str, str, str]]
 """Shard, key, reason."""
@@ -345,7 +354,7 @@ def check_training(folder: Path, pairs: dict[str, Pair], expected: Expected) -> 
             open_source([folder], "train", image_size=8)
     source = open_source([folder], "train", image_size=8, max_skipped=1.0)
     assert Counter(source.skipped) == Counter(expected.lost_at_opening)
-    batches = Batches(source, VIEW, batch_size=len(source), seed=0, max_skipped=1.0)
+    batches = Batches(source, FRAMING, batch_size=len(source), seed=0, max_skipped=1.0)
     batch = batches.at(0)  # an epoch
     trained = set()
     for image, caption, index in zip(

@@ -42,6 +42,7 @@ from data import (
 )
 from data.bare_image import bare_jpeg
 from data.images import _decode, _decode_plain_jpeg
+from data.tar_stream import pairs_in_stream
 from data.tars import pairs_in_tar
 
 SECONDS = 5.0
@@ -241,7 +242,7 @@ class FastImages(Case):
     def read(self, raw: bytes) -> Iterable[object]:
         bare, _ = bare_jpeg(raw)
         try:
-            fast: Any = _decode_plain_jpeg(bare)
+            fast: Any = _decode_plain_jpeg(bare, None)
         except DamagedImage:
             with pytest.raises(DamagedImage):
                 _decode(bare)
@@ -295,6 +296,7 @@ class Tars(Case):
         path = self.folder / "train-000000.tar"
         path.write_bytes(raw)
         yield from map(decoded, pairs_in_tar(path))
+        yield from map(decoded, pairs_in_stream(io.BytesIO(raw), "shard"))
         shards = open_shards(self.folder, "train")
         for index in range(len(shards)):
             yield decoded(shards.read(index))

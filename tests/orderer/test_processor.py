@@ -52,6 +52,16 @@ def test_it_spells_as_open_clip_does(processor: OrdererProcessor) -> None:
     assert torch.equal(torch.nn.functional.pad(ours, (0, 8 - ours.shape[1])), theirs)
 
 
+@pytest.mark.parametrize("words", [1, 3, 5, 6, 7, 8, 20])
+def test_a_caption_fits_if_it_is_not_refused(processor: OrdererProcessor, words: int) -> None:
+    caption = " ".join(["cat"] * words)
+    if processor.fits(caption):
+        assert processor.text([caption]).shape[1] <= processor.context_length
+    else:
+        with pytest.raises(ValueError, match="reads at most"):
+            processor.text([caption])
+
+
 def test_a_caption_longer_than_the_context_is_refused(processor: OrdererProcessor) -> None:
     with pytest.raises(
         ValueError, match=r"'a cat on a mat by a door' has 8 word pieces.* at most 6"

@@ -1,13 +1,17 @@
 """From a folder or from scenes to shards, and from shards to a training."""
 
+import io
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from data import in_memory, open_source
+from data import decoded, in_memory, open_shards, open_source
 from recipes import build_shards, train_ar, train_orderer, write_tokens
 from recipes.engine.cli import run as start
 from recipes.experiment import DataSettings, Experiment
@@ -71,6 +75,70 @@ def test_a_coco_file_becomes_shards(folder: Path, tmp_path: Path) -> None:
         f"--out={out}",
     )
     assert in_memory(open_source([out], "val", image_size=16), 16).captions == (("a", "an a"),)
+
+
+def downloaded(folder: Path) -> dict[str, bytes]:
+    """The files of three samples as img2dataset names them, one without an image."""
+    files = {}
+    for number in range(3):
+        image = folder / f"{number}.jpg"
+        Image.new("RGB", (40, 30), (90 * number, 0, 0)).save(image)
+        about = {"caption": f"picture {number}", "url": "http://x", "status": "success", "key": "0"}
+        files[f"00000000{number}.jpg"] = image.read_bytes()
+        files[f"00000000{number}.txt"] = about["caption"].encode()
+        files[f"00000000{number}.json"] = json.dumps(about).encode()
+        image.unlink()
+    del files["000000002.jpg"]
+    return files
+
+
+@pytest.mark.parametrize("output_format", ["files", "webdataset", "parquet"])
+def test_what_img2dataset_wrote_becomes_shards(tmp_path: Path, output_format: str) -> None:
+    files, source, options = downloaded(tmp_path), tmp_path / "got", []
+    source.mkdir()
+    (source / "00000_stats.json").write_text('{"count": 3, "successes": 2}')
+    if output_format == "files":
+        (source / "00000").mkdir()
+        for name, content in files.items():
+            (source / "00000" / name).write_bytes(content)
+    elif output_format == "webdataset":
+        with tarfile.open(source / "00000.tar", "w") as tar:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    else:
+        images = [files.get(f"00000000{number}.jpg") for number in range(3)]
+        captions = [f"picture {number}" for number in range(3)]
+        table = pyarrow.table({"jpg": images, "caption": captions})
+        source, options = source / "00000.parquet", ["--image=jpg"]
+        pyarrow.parquet.write_table(table, source)
+    out = tmp_path / "shards"
+    build(f"--source={source}", f"--out={out}", "--size=20", "--fit=longer", *options)
+    shards = open_shards(out, "train")
+    assert [shards.captions_of(n) for n in range(len(shards))] == [("picture 0",), ("picture 1",)]
+    assert decoded(shards.read(1)).image.shape == (15, 20, 3)
+    split = json.loads((out / "manifest.json").read_text())["splits"]["train"]
+    assert split["skipped"] == {"no image": 1}
+
+
+def test_tars_of_one_split_are_built_anew(folder: Path, tmp_path: Path) -> None:
+    build(f"--source={folder}", f"--out={tmp_path / 'a'}", "--split=train")
+    build("--source=scenes", "--count=3", f"--out={tmp_path / 'a'}", "--split=test")
+    build(f"--source={tmp_path / 'a'}", "--source_split=test", f"--out={tmp_path / 'b'}")
+    built, before = open_shards(tmp_path / "b", "train"), open_shards(tmp_path / "a", "test")
+    assert [built.read(n) for n in range(3)] == [before.read(n) for n in range(3)]
+
+
+def test_a_dataset_becomes_shards_and_classes_come_along(tmp_path: Path) -> None:
+    files = downloaded(tmp_path)
+    images = [{"bytes": files[f"00000000{n}.jpg"], "path": None} for n in range(2)]
+    rows = datasets.Dataset.from_dict({"image": images, "text": ["a", "b"], "kind": [3, 5]})
+    rows.save_to_disk(tmp_path / "saved")
+    columns = ["--captions=[text]", "--label=kind"]
+    build(f"--source=hf:{tmp_path / 'saved'}", *columns, f"--out={tmp_path / 'shards'}")
+    shards = open_shards(tmp_path / "shards", "train")
+    assert [shards.read(n).label for n in range(2)] == ["3", "5"]
 
 
 def test_a_training_reads_the_shards_that_were_built(tiny: Experiment, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every mistake on the command line ends in one sentence."""
 
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -155,6 +156,16 @@ def test_an_error_of_the_disk_is_one_sentence(tmp_path, capsys):
     file.touch()
     said = refusal(capsys, "--data=d", main=lambda config: write_json(file / "a.json", {}))
     assert str(file) in said
+
+
+def test_a_full_disk_ends_with_1(capsys):
+    def fill(config: Config) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "shards/a.tar")
+
+    with pytest.raises(SystemExit) as stopped:
+        run(fill, Config, ["--data=here"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: No space left on device: shards/a.tar\n"
 
 
 def test_an_error_inside_a_library_keeps_its_traceback():

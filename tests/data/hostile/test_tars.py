@@ -6,20 +6,15 @@ import os
 import pickle
 import tarfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data import (
-    Damaged,
-    Pair,
-    decoded,
-    encode_image,
-    open_shards,
-)
+from data import Damaged, Pair, StoredPair, decoded, encode_image, open_shards
 from data.manifest import read_manifest
+from data.tar_stream import pairs_in_stream
 from data.tars import pairs_in_tar
 
 IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
@@ -239,14 +234,16 @@ def test_a_hostile_tar_gives_the_files_that_it_has(folder: Path, name: str) -> N
     make, outcome = TARS[name]
     path = folder / "train-000000.tar"
     path.write_bytes(pair("ant") + make() + pair("bee") + END)
-    assert read_tar(path) == outcome
+    assert counted(pairs_in_tar(path)) == outcome
+    with path.open("rb") as file:
+        assert counted(pairs_in_stream(file, "shard")) == outcome
     shards = open_shards(folder, "train")
     read = [decoded(shards.read(index)) for index in range(len(shards))]
     assert [each.key for each in read if isinstance(each, Pair)] == outcome[0]
 
 
-def read_tar(path: Path) -> tuple[list[str], dict[str, int]]:
-    read = list(map(decoded, pairs_in_tar(path)))
+def counted(samples: Iterable[StoredPair | Damaged]) -> tuple[list[str], dict[str, int]]:
+    read = list(map(decoded, samples))
     good = [each for each in read if isinstance(each, Pair)]
     assert all(np.array_equal(each.image, IMAGE) for each in good)
     lost = Counter(each.reason for each in read if isinstance(each, Damaged))
@@ -269,7 +266,8 @@ def read_tar(path: Path) -> tuple[list[str], dict[str, int]]:
 )
 def test_what_is_no_tar_is_broken(folder: Path, raw: bytes) -> None:
     (folder / "train-000000.tar").write_bytes(raw)
-    assert read_tar(folder / "train-000000.tar") == ([], {"broken shard": 1})
+    assert counted(pairs_in_tar(folder / "train-000000.tar")) == ([], {"broken shard": 1})
+    assert counted(pairs_in_stream(io.BytesIO(raw), "shard")) == ([], {"broken shard": 1})
     with pytest.raises(ValueError, match="has no pair that can be read"):
         open_shards(folder, "train")
 

@@ -17,7 +17,7 @@ ASPECTS = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class Framing:
     """A size, and how far an image may differ from epoch to epoch."""
 
     size: int

@@ -1,0 +1,52 @@
+"""A measured case: both sides in turns, medians, and their ratio."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+Measure = Callable[[], float]
+"""Does the work once and returns its figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Figures of both sides, one of each for every run."""
+
+    name: str
+    unit: str
+    ours: tuple[float, ...]
+    reference: tuple[float, ...]
+    is_rate: bool
+    """True where more is better; the ratio says how much better ours is."""
+
+    @property
+    def ratio(self) -> float:
+        """Median over the runs of how many times better ours is."""
+        pairs = zip(self.ours, self.reference, strict=True)
+        return median(a / b if self.is_rate else b / a for a, b in pairs)
+
+    def as_json(self) -> dict[str, float | int | str]:
+        return {
+            "ours": median(self.ours),
+            "reference": median(self.reference),
+            "ratio": self.ratio,
+            "runs": len(self.ours),
+            "unit": self.unit,
+        }
+
+    def __str__(self) -> str:
+        figures = self.as_json()
+        return (
+            f"{self.name}: ours {figures['ours']:,.4g}, reference {figures['reference']:,.4g} "
+            f"{self.unit}, ratio {self.ratio:.2f}, {figures['runs']} runs"
+        )
+
+
+def in_turns(
+    name: str, unit: str, ours: Measure, reference: Measure, runs: int, *, is_rate: bool = True
+) -> Case:
+    """Measure both sides in turns, after one turn that is not counted."""
+    ours(), reference()
+    figures = [(ours(), reference()) for _ in range(runs)]
+    a, b = zip(*figures, strict=True)
+    return Case(name=name, unit=unit, ours=a, reference=b, is_rate=is_rate)
