@@ -1,5 +1,6 @@
 """Pairs of images and captions, safely decoded, in batches whose order nothing disturbs."""
 
+from .bare_image import DamagedImage
 from .batches import Batch, Batches, Draw, TokenBatch, TokenBatches
 from .build import pairs_from_folder
 from .candidates import Candidates, Rule
@@ -10,7 +11,7 @@ from .curate import Curated, Step, curate
 from .curated import write_view
 from .framing import Framing
 from .hf import Columns, HFPairs, pairs_from_hf
-from .images import DamagedImage, Fit, ImageFormat, decode_image, encode_image, fit_image
+from .images import Fit, ImageFormat, decode_image, encode_image, fit_image
 from .kept import Kept, fits
 from .looks import Looks, Scorer, look_at
 from .order import epoch_order, global_indices

@@ -4,7 +4,7 @@ import json
 import unicodedata
 from bisect import bisect
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, Literal
 
 from .order import hashed
@@ -49,10 +49,13 @@ def captions_from(texts: object) -> tuple[str, ...]:
     """
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DamagedCaption("caption not text")
-    for text in texts:  # what is printable has no surrogates and no control characters
-        if not text.isprintable() and any(unicodedata.category(c) == "Cs" for c in text):
-            raise DamagedCaption("caption not UTF-8")  # half of a surrogate pair
-    return _bounded(tuple(filter(None, map(clean_caption, texts))))
+    if sum(map(len, texts)) > MAX_CAPTION_BYTES:
+        raise DamagedCaption("caption too long")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise DamagedCaption("caption not UTF-8") from None
+    return _bounded(tuple(islice(filter(None, map(clean_caption, texts)), MAX_CAPTIONS + 1)))
 
 
 def label_from(raw: bytes) -> str:

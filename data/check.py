@@ -83,7 +83,7 @@ def _of_split(
                 good.samples[split] += 1
                 good.captions[split] += len(sample.captions)
             elif sample.key == path.name:  # what the shard itself has lost
-                lost[sample.reason] += 1
+                lost[sample.reason] += sample.samples
             else:
                 yield Defect(shard=path.name, key=sample.key, reason=sample.reason)
         for reason, samples in lost.items():

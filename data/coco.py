@@ -53,6 +53,8 @@ def pairs_from_coco(
 def _listed(found: Any, split: str) -> list[Listed]:
     if "annotations" in found:
         captions: dict[Any, list[Any]] = {image["id"]: [] for image in found["images"]}
+        if len(captions) < len(found["images"]):
+            raise ValueError("two images have one id")
         for annotation in found["annotations"]:
             captions[annotation["image_id"]].append(annotation["caption"])
         return [(str(image["file_name"]), captions[image["id"]]) for image in found["images"]]

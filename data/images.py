@@ -4,12 +4,13 @@ Letters: H, W height and width in pixels; S pixels on a side.
 """
 
 import io
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from .bare_image import DamagedImage, bare_jpeg, bare_png, orientation_of
 
 ImageFormat = Literal["png", "jpg", "webp"]
 Fit = Literal["crop", "squash", "shorter", "longer"]
@@ -19,26 +20,15 @@ scaled as it is until its shorter, or its longer, side has the size (never enlar
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_IMAGE_BYTES = 32 * 2**20
 MAX_PIXELS = 25_000_000
-"""With alpha about 275 MB while it is composited: a 20 kB file can hold a thousand times more."""
+"""At most 280 MB while they are decoded: a 20 kB file can hold a thousand times more."""
+MAX_COSTLY_PIXELS = 16_000_000
+"""Of a WebP file and of a JPEG file in CMYK, which take twice as much for a pixel."""
 MAX_ASPECT = 20
 """Longer side over shorter; past it a centre crop shows nothing of the image."""
-MAX_SCANS = 30
-"""Of a progressive JPEG, usually 10: each goes over all pixels, and may be a few bytes long."""
-MAX_SEGMENTS = 64
-SCAN = b"\xff\xda"
-EXIF = 0xE1
-SEQUENTIAL = (0xC0, 0xC1)
-"""Frames of which one scan may hold all components: then there is no other."""
 QUALITY = 95
 """Of the JPEG and WebP files that we write."""
-
-
-class DamagedImage(ValueError):
-    """An image that is skipped; `reason` is a short phrase to count by."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+STRIP = 64
+"""Rows that are converted at once."""
 
 
 def decode_image(
@@ -55,40 +45,14 @@ def decode_image(
     """
     if len(raw) > MAX_IMAGE_BYTES:
         raise DamagedImage("image too large")
-    if image_format(raw) == "jpg":
-        header = _jpeg_header(raw)
-        if not header.has_one_scan and raw.count(SCAN) > MAX_SCANS:
-            raise DamagedImage("too many scans")
-        if not header.has_exif:  # there an image that a camera turned says so
-            plain = _decode_plain_jpeg(raw, into)
-            if plain is not None:
-                return plain
-    return _decode(raw)
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What the segments before a JPEG's pixels say."""
-
-    has_exif: bool
-    has_one_scan: bool
-
-
-def _jpeg_header(raw: bytes) -> _Header:
-    """Walk over a JPEG's segments up to its first scan; odd ones promise nothing."""
-    place, parts, has_exif = 2, 0, False
-    for _ in range(MAX_SEGMENTS):
-        if place + 10 > len(raw) or raw[place] != 0xFF:
-            break
-        marker, length = raw[place + 1], 256 * raw[place + 2] + raw[place + 3]
-        if marker == SCAN[1]:
-            return _Header(has_exif, has_one_scan=raw[place + 4] == parts)
-        if marker in SEQUENTIAL:
-            parts = raw[place + 9]
-        elif marker == EXIF and raw.startswith(b"Exif", place + 4):
-            has_exif = True
-        place += 2 + length
-    return _Header(has_exif=True, has_one_scan=False)
+    kind = image_format(raw)
+    if kind == "webp":
+        return _decode(raw)
+    if kind is None:
+        raise DamagedImage("not an image")
+    bare, exif = bare_jpeg(raw) if kind == "jpg" else bare_png(raw)
+    pixels = _decode_plain_jpeg(bare, into) if kind == "jpg" else None
+    return _upright(_decode(bare) if pixels is None else pixels, orientation_of(exif))
 
 
 def _decode_plain_jpeg(
@@ -120,9 +84,12 @@ def _decode_plain_jpeg(
 def _decode(raw: bytes) -> UInt8[np.ndarray, "H W 3"]:
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-            _check_size(*image.size)
+            is_costly = image.format == "WEBP" or image.mode == "CMYK"
+            _check_size(*image.size, MAX_COSTLY_PIXELS if is_costly else MAX_PIXELS)
             image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            pixels = _on_white(image)
+            exif = image.info.get("exif", b"")  # of WebP files
+        return _upright(pixels, orientation_of(exif))
     except DamagedImage:
         raise
     except UnidentifiedImageError:
@@ -179,19 +146,41 @@ def encode_image(image: UInt8[np.ndarray, "H W 3"], image_format: ImageFormat = 
     return file.getvalue()
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if width * height > most:
         raise DamagedImage("image too large")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise DamagedImage("image too narrow")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Give an image's pixels, laid on white in strips: whole copies of it would take 400 MB."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        pixels[top:bottom] = _to_rgb(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips at 255
-        levels = np.asarray(image).astype(np.int64) // 257
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
+        levels = (np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(levels[..., None], 3, axis=2)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return np.asarray(image.convert("RGB"))
     coloured = image.convert("RGBA")
     white = Image.new("RGBA", coloured.size, "white")
-    return Image.alpha_composite(white, coloured).convert("RGB")
+    return np.asarray(Image.alpha_composite(white, coloured).convert("RGB"))
+
+
+def _upright(pixels: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Turn and mirror an image by its orientation in Exif's count."""
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

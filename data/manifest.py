@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -11,8 +11,12 @@ from .atomic import written_whole
 
 NAME = "manifest.json"
 MAX_BYTES = 64 * 2**20
-SHARD_NAME = re.compile(r"([^/]+)-\d+\.tar")
+SHARD_NAME = re.compile(r"([^/\x00-\x1f\x7f\ud800-\udfff]{1,200})-\d{1,20}\.tar")
 """Split and number: a name, never a path."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_COUNT = 2**48
+LEAST_BYTES = 1_024
+"""Of a sample in a tar: the headers of its image and its captions."""
 
 
 class Shard(TypedDict):
@@ -82,7 +86,7 @@ def read_manifest(folder: Path) -> Manifest:
         ValueError: if the file is not a manifest, or one of a view.
     """
     path = folder / NAME
-    if not path.exists():
+    if not path.is_file():
         return {"shards": {}, "splits": {}}
     found = read_json(path)
     if isinstance(found, dict) and "view" in found:
@@ -120,14 +124,25 @@ def is_complete(manifest: Manifest, split: str) -> bool:
 
 
 def _check(found: Mapping[str, Any]) -> None:
-    counts = []
     for name, shard in found["shards"].items():
-        if not SHARD_NAME.fullmatch(name) or not isinstance(shard["sha256"], str):
-            raise TypeError
-        counts += [shard["samples"], shard["bytes"]]
+        hashes = (shard["sha256"], shard.get("index_sha256", shard["sha256"]))
+        _demand(SHARD_NAME.fullmatch(name) is not None, all(map(SHA256.fullmatch, hashes)))
+        _demand(_are_counts([shard["samples"], shard["bytes"]]))
+        _demand(shard["samples"] * LEAST_BYTES <= shard["bytes"])
     for split in found["splits"].values():
-        counts += [split["samples"], split["captions"], *split["skipped"].values()]
-    if any(type(count) is not int or count < 0 for count in counts):
+        counts = [split["samples"], split["captions"], *split["skipped"].values()]
+        counts += [split.get("read", 0), *split.get("statistics", {}).values()]
+        fields, build = split.get("fields", []), split.get("build", {})
+        _demand(_are_counts(counts), type(split.get("complete", True)) is bool)
+        _demand(all(type(field) is str for field in fields), type(build) is dict)
+
+
+def _are_counts(values: Iterable[object]) -> bool:
+    return all(type(value) is int and 0 <= value <= MAX_COUNT for value in values)
+
+
+def _demand(*conditions: bool) -> None:
+    if not all(conditions):
         raise TypeError
 
 

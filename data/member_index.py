@@ -25,6 +25,7 @@ Rows: TypeAlias = np.ndarray
 ROLES = ("image", "captions", "label")
 PLACE = (("start", "<u8"), ("size", "<u4"))
 MAX_KEY_BYTES = 1_024
+MAX_TAR_BYTES = 2**62
 ALTERED = "altered sample"
 _LOADING = Lock()
 """numpy parses a header as Python, and Python 3.11 cannot do so in two threads at once: now and
@@ -91,11 +92,16 @@ def row_at(rows: Rows, place: int) -> Row:
 
 def read_pair(file: int, row: Row, *, check: bool) -> StoredPair | Damaged:
     """Read the pair of a row from an open shard; `check` asks for the bytes that were indexed."""
-    key = row.key.decode()
+    key = key_of(row)
     image, text, label = _read_files(file, row)
     if check and _checksum(image, text, label) != row.crc:
         return Damaged(key=key, reason=ALTERED)
     return parsed_pair(key, image, text, _kind(row), label if row.label_start else None)
+
+
+def key_of(row: Row) -> str:
+    """Give the key of a row."""
+    return row.key.decode("utf-8", "backslashreplace")
 
 
 def read_captions(file: int, row: Row) -> tuple[str, ...]:
@@ -138,13 +144,24 @@ def load_index(path: Path) -> Rows:
     """
     try:
         with _LOADING:
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
+            rows = np.lib.format.open_memmap(path, mode="r")
+    except OSError:  # the disk's fault, not the file's
+        raise
+    except Exception:  # hostile headers make numpy raise nearly anything
         raise ValueError(f"{path} is not an index of a shard") from None
     is_table = rows.ndim == 1 and rows.dtype.names == row_type(1).names
-    if not is_table or rows.dtype != row_type(rows.dtype[0].itemsize):
+    if not is_table or rows.dtype != row_type(rows.dtype[0].itemsize) or not _is_bounded(rows):
         raise ValueError(f"{path} is not an index of a shard")
     return rows
+
+
+def _is_bounded(rows: Rows) -> bool:
+    """Whether no row has a longer key, or asks for more bytes at once, than we ever write."""
+    return rows.dtype[0].itemsize <= MAX_KEY_BYTES and all(
+        (rows[f"{role}_size"] <= MAX_MEMBER_BYTES + 1).all()
+        and (rows[f"{role}_start"] <= MAX_TAR_BYTES).all()
+        for role in ROLES
+    )
 
 
 def _row(key: bytes, files: Mapping[str, Member], image: str, text: str) -> tuple[object, ...]:

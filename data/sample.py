@@ -14,8 +14,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from .bare_image import DamagedImage
 from .captions import DamagedCaption, captions_from, label_from, parse_captions
-from .images import DamagedImage, decode_image
+from .images import decode_image
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 CAPTION_SUFFIXES = ("txt", "json")
@@ -51,6 +52,8 @@ class Damaged:
 
     key: str
     reason: str
+    samples: int = 1
+    """How many are lost: a broken shard has lost several."""
 
 
 @runtime_checkable

@@ -26,7 +26,7 @@ from .manifest import (
     sha256_of,
     write_manifest,
 )
-from .member_index import index_pairs, load_index, save_index, with_checksums
+from .member_index import MAX_KEY_BYTES, index_pairs, load_index, save_index, with_checksums
 from .sample import LABEL_SUFFIX, Damaged, Pair, StoredPair, decoded, in_words
 from .shards import index_path, shards_by_split
 from .tar_index import index_tar
@@ -131,7 +131,7 @@ class _Begun:
         self.folder, self.name = folder, split
         self.manifest = read_manifest(folder)
         present = shards_by_split(folder).get(split, [])
-        self.split = self.manifest["splits"].get(split) or _empty(build)
+        self.split = _so_far(self.manifest["splits"].get(split), build)
         if present and split not in self.manifest["splits"]:
             raise ValueError(f"{folder} already has shards of split {split!r}, of another making")
         for option, value in self.split.get("build", {}).items():
@@ -199,8 +199,9 @@ class _Begun:
         write_manifest(self.folder, self.manifest)
 
 
-def _empty(build: dict[str, Any]) -> Split:
-    return {
+def _so_far(found: Split | None, build: dict[str, Any]) -> Split:
+    """Fill up what a manifest says of a split; what it does not call unfinished is complete."""
+    empty: Split = {
         "samples": 0,
         "captions": 0,
         "skipped": {},
@@ -208,8 +209,9 @@ def _empty(build: dict[str, Any]) -> Split:
         "statistics": {},
         "build": build,
         "read": 0,
-        "complete": False,
+        "complete": found is not None,
     }
+    return {**empty, **(found or {})}  # type: ignore[typeddict-item]
 
 
 def _counted(before: Statistics, group: Sequence[_Ready]) -> Statistics:
@@ -255,7 +257,9 @@ def _ready(sample: Sample, encoding: Encoding) -> _Ready | Damaged:
     files = {suffix: raw, "txt": "\n".join(pair.captions).encode()}
     if pair.label is not None:
         files[LABEL_SUFFIX] = pair.label.encode()
-    key = quote(pair.key, safe="%").replace(".", "%2E")
+    key = quote(pair.key, safe="%", errors="backslashreplace").replace(".", "%2E")
+    if len(key) > MAX_KEY_BYTES:
+        return Damaged(key=pair.key, reason="key too long")
     return _Ready(key=key, files=files, captions=pair.captions)
 
 

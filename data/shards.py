@@ -21,6 +21,7 @@ from .member_index import (
     Row,
     Rows,
     index_pairs,
+    key_of,
     load_index,
     read_captions,
     read_pair,
@@ -74,7 +75,7 @@ class ShardSet:
     def where(self, index: int) -> tuple[str, str]:
         """Say in which shard pair `index` lies, and its key."""
         shard, _, row = self._find(index)
-        return shard.path.name, row.key.decode()
+        return shard.path.name, key_of(row)
 
     def _find(self, index: int) -> tuple[ShardFile, io.FileIO, Row]:
         if not 0 <= index < len(self):

@@ -16,6 +16,8 @@ from .sample import Damaged, StoredPair, listed_pair
 Row = Mapping[str, Any]
 ROWS_AT_ONCE = 64
 """Of a Parquet file: its images may lie in it."""
+MAX_LINE = 2**24
+"""Characters."""
 
 
 def pairs_from_table(
@@ -56,7 +58,7 @@ def _pairs(
         for row in READERS[path.suffix](path, columns):
             yield pair_of_row(f"{number:08d}", row, path.parent, image, captions, label)
             number += 1
-    except (csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} cannot be read after {number} rows: {reason}") from error
 
@@ -99,21 +101,30 @@ def _tab_separated(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _separated(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter=delimiter, strict=True)
-        _check_columns(path, columns, rows.fieldnames or ())
-        yield from rows
+    rows = csv.DictReader(_lines(path, newline=""), delimiter=delimiter, strict=True)
+    _check_columns(path, columns, rows.fieldnames or ())
+    yield from rows
 
 
 def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(filter(str.strip, file)):
+    for number, line in enumerate(filter(str.strip, _lines(path))):
+        try:
             row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{path} has no object in row {number}")
-            if number == 0:
-                _check_columns(path, columns, row)
-            yield row
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} cannot be read after {number} rows: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path} has no object in row {number}")
+        if number == 0:
+            _check_columns(path, columns, row)
+        yield row
+
+
+def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", newline=newline) as file:
+        while line := file.readline(MAX_LINE):
+            if len(line) == MAX_LINE:
+                raise ValueError(f"{path} has a line of {MAX_LINE} characters or more")
+            yield line
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:

@@ -6,13 +6,13 @@ is inside its files: that is what an index is for, see `member_index`.
 """
 
 import io
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 from .braces import without_query
 from .member_index import MAX_KEY_BYTES
 from .sample import Damaged, StoredPair, file_roles, stored_pair
+from .tar_headers import BrokenTar, files_in_tar
 from .tar_index import MAX_MEMBER_BYTES, split_name
 from .urls import ByteStream, open_shard
 
@@ -56,38 +56,24 @@ def pairs_in_stream(stream: ByteStream, name: str) -> Iterator[StoredPair | Dama
 
 
 class ForwardFile(io.BufferedReader):
-    """A stream as tarfile wants it, which skips by reading and never goes back.
-
-    It is read in bounded pieces: a hostile header may ask for a name of 1 GB.
-    """
+    """A stream that is read by place, which skips by reading and never goes back."""
 
     def __init__(self, stream: ByteStream) -> None:
         super().__init__(_Raw(stream), BLOCK)
         self.position = 0
-        self.last_block = b""
-        """The last piece that may have been a header."""
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read `size` bytes, or refuse as a damaged tar is refused."""
-        if size is None or not 0 <= size <= MAX_MEMBER_BYTES + 1:
-            raise tarfile.ReadError(f"a header asks for {size} bytes")
-        content = super().read(size)
+    def read_at(self, start: int, size: int) -> bytes:
+        """Read up to `size` bytes, fewer at the end of the stream only."""
+        if start < self.position:
+            raise ValueError(f"a stream cannot go back from {self.position} to {start}")
+        while self.position < start:
+            skipped = self.read(min(start - self.position, BLOCK))
+            if not skipped:
+                return b""
+            self.position += len(skipped)
+        content = self.read(size)
         self.position += len(content)
-        if size == tarfile.BLOCKSIZE:
-            self.last_block = content
         return content
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
-        """Skip forward."""
-        if whence != io.SEEK_SET or position < self.position:
-            raise tarfile.ReadError("a header leads backwards")
-        while self.position < position:
-            if not self.read(min(position - self.position, BLOCK)):
-                raise tarfile.ReadError("cut")
-        return self.position
 
 
 class _Raw(io.RawIOBase):
@@ -106,38 +92,17 @@ class _Raw(io.RawIOBase):
 def _files(file: ForwardFile) -> Iterator[tuple[str, str, bytes] | None]:
     """Yield key, suffix and bytes of each file of use; None, last, if the tar is not whole."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while info := tar.next():
-                tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all
-                key, suffix = split_name(info.name)
-                if info.isreg() and not info.issparse() and suffix:
-                    yield key, suffix, _content(file, info)
-        is_whole = _ends_in_zeros(file)
-    except Exception:  # hostile headers make tarfile raise nearly anything, and so do networks
-        is_whole = False
-    if not is_whole:
+        for each in files_in_tar(file.read_at):
+            key, suffix = split_name(each.name)
+            if not suffix:
+                continue
+            size = min(each.size, MAX_MEMBER_BYTES + 1)  # which shows a decoder that it is too long
+            content = file.read_at(each.start, size)
+            if len(content) < size:
+                raise BrokenTar("a file is cut")
+            yield key, suffix, content
+    except Exception:  # networks raise nearly anything
         yield None
-
-
-def _content(file: ForwardFile, info: tarfile.TarInfo) -> bytes:
-    """Read a file, of a longer one no more than what shows a decoder that it is too long."""
-    size = min(info.size, MAX_MEMBER_BYTES + 1)
-    file.seek(info.offset_data)
-    content = file.read(size)
-    if len(content) < size:
-        raise tarfile.ReadError("cut")
-    return content
-
-
-def _ends_in_zeros(file: ForwardFile) -> bool:
-    """Tell the end from a damaged header, at which tarfile stops too, by what was read last."""
-    if file.last_block != bytes(tarfile.BLOCKSIZE):
-        return False
-    end = file.position + MAX_MEMBER_BYTES
-    while block := file.read(BLOCK):
-        if any(block) or file.position > end:
-            return False
-    return True
 
 
 def _sample(

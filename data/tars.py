@@ -34,10 +34,12 @@ def pairs_from_tars(folder: str | Path, split: str | None = None) -> Iterator[St
 def pairs_in_tar(path: Path, entry: Shard | None = None) -> Iterator[StoredPair | Damaged]:
     """Yield the pairs of one tar, held against what a manifest says of it.
 
-    What the shard itself has lost has the shard's name as its key, and comes once for each pair.
+    What the shard itself has lost has the shard's name as its key.
     """
     if not path.is_file():
-        yield from _lost(path, entry["samples"] if entry else 1, "missing shard")
+        yield Damaged(
+            key=path.name, reason="missing shard", samples=entry["samples"] if entry else 1
+        )
         return
     tar = index_tar(path)
     index = index_pairs(tar)
@@ -67,19 +69,15 @@ def _checksums(path: Path, entry: Shard | None) -> dict[bytes, int]:
 def _losses(path: Path, entry: Shard | None, tar: TarIndex, altered: int) -> Iterator[Damaged]:
     missing = entry["samples"] - len(tar.samples) if entry else 0
     if missing > 0 or not tar.is_whole:
-        yield from _lost(path, max(1, missing), "broken shard")
+        yield Damaged(key=path.name, reason="broken shard", samples=max(1, missing))
     elif entry and not altered and sha256_of(path) != entry["sha256"]:
-        yield from _lost(path, 1, "altered shard")
+        yield Damaged(key=path.name, reason="altered shard")
     if entry and "index_sha256" in entry:
         yield from _index_losses(path, entry["index_sha256"])
 
 
 def _index_losses(path: Path, sha256: str) -> Iterator[Damaged]:
     if not index_path(path).is_file():
-        yield from _lost(path, 1, "missing index")
+        yield Damaged(key=path.name, reason="missing index")
     elif sha256_of(index_path(path)) != sha256:
-        yield from _lost(path, 1, "altered index")
-
-
-def _lost(path: Path, count: int, reason: str) -> Iterator[Damaged]:
-    return (Damaged(key=path.name, reason=reason) for _ in range(count))
+        yield Damaged(key=path.name, reason="altered index")

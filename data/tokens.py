@@ -7,8 +7,9 @@ Letters: N images, K tokens, D channels of a token.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -56,9 +57,20 @@ class TokenStore:
                 about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise ValueError(f"{_tokens(path)} is damaged: {error}") from None
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{_tokens(path)} is damaged: {reason}") from None
         if about.get("format") != FORMAT:
             raise ValueError(f"{path} is not a token store of format {FORMAT}")
+        try:
+            store = cls._of(tensors, about)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+            store = None
+        if store is None or not store._is_whole():
+            raise ValueError(f"{_tokens(path)} is damaged: its parts do not belong together")
+        return store
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> "TokenStore":
         pairs = json.loads(tensors["pairs"].numpy().tobytes())
         return cls(
             tokens=tensors["tokens"],
@@ -69,6 +81,24 @@ class TokenStore:
             counts=tuple(pairs["counts"]),
             orderer_hash=about["orderer_hash"],
             fingerprint=about["fingerprint"],
+        )
+
+    def _is_whole(self) -> bool:
+        """Whether every image has its tokens, key and captions, and the statistics fit them."""
+        shape = self.tokens.shape
+        return (
+            len(shape) == 3
+            and self.tokens.is_floating_point()
+            and all(
+                s.shape == shape[1:] and s.dtype == torch.float32 for s in (self.mean, self.std)
+            )
+            and bool(
+                self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()
+            )
+            and all(type(count) is int and count >= 0 for count in self.counts)
+            and 0 < shape[0] == len(self.keys) == len(self.captions) == sum(self.counts)
+            and all(self.captions)
+            and all(isinstance(text, str) for text in chain(self.keys, *self.captions))
         )
 
     def __len__(self) -> int:

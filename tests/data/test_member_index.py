@@ -96,7 +96,7 @@ def test_two_threads_never_parse_a_header_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_index(tmp_path / "a.npy", np.zeros(3, row_type(4)))
-    load, at_once, seen = np.load, [], []
+    load, at_once, seen = np.lib.format.open_memmap, [], []
 
     def slow_load(*arguments: Any, **options: Any) -> Any:
         at_once.append(1)
@@ -105,7 +105,7 @@ def test_two_threads_never_parse_a_header_at_once(
         at_once.pop()
         return load(*arguments, **options)
 
-    monkeypatch.setattr(np, "load", slow_load)
+    monkeypatch.setattr(np.lib.format, "open_memmap", slow_load)
     with ThreadPoolExecutor(4) as pool:
         assert [len(rows) for rows in pool.map(load_index, [tmp_path / "a.npy"] * 8)] == [3] * 8
     assert seen == [1] * 8

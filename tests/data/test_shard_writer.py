@@ -169,6 +169,20 @@ def test_what_is_complete_is_left_as_it_is(tmp_path: Path, make_pairs: MakePairs
     assert contents(tmp_path) == before
 
 
+def test_a_split_that_nobody_calls_unfinished_is_complete(
+    tmp_path: Path, make_pairs: MakePairs
+) -> None:
+    write_shards(tmp_path, "train", make_pairs(2))
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    split = manifest["splits"]["train"]
+    manifest["splits"]["train"] = {key: split[key] for key in ("samples", "captions", "skipped")}
+    path.write_text(json.dumps(manifest))
+    before = contents(tmp_path)
+    write_shards(tmp_path, "train", make_pairs(5))
+    assert contents(tmp_path) == before
+
+
 def test_another_build_of_a_split_is_refused_by_what_differs(
     tmp_path: Path, make_pairs: MakePairs
 ) -> None:

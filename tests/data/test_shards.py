@@ -69,7 +69,7 @@ def good_and_bad(folder: Path, pairs: list[Pair]) -> tuple[list[str], Counter[st
     for path in shards_by_split(folder, entries)["train"]:
         for sample in map(decoded, pairs_in_tar(path, entries.get(path.name))):
             if isinstance(sample, Damaged):
-                bad[sample.reason] += 1
+                bad[sample.reason] += sample.samples
             else:
                 assert sample.captions == right[sample.key].captions
                 assert np.array_equal(sample.image, right[sample.key].image)
