@@ -143,7 +143,7 @@ class _Begun:
         self.shards = [path for path in present if path.name in self.manifest["shards"]]
         for path in {*present} - {*self.shards}:  # written, but the manifest was not
             path.unlink()
-        for path in folder.glob(f".{split}-*.tmp"):
+        for path in folder.glob(f".{split}-??????.*.tmp"):
             path.unlink()
         self.skipped = Counter(self.split["skipped"])
         self.keys = {
@@ -169,7 +169,9 @@ class _Begun:
 
     def add(self, group: Sequence[_Ready]) -> None:
         """Write the next shard, its index, and the manifest that has them."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.shards:  # a tar that no manifest knows would be taken for another's
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._save()
         path = self.folder / f"{self.name}-{len(self.shards):06d}.tar"
         with written_whole(path) as temporary:
             _write_tar(temporary, group)
