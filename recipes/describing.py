@@ -108,7 +108,7 @@ def _origin(manifest: Manifest, described: Descriptions) -> Section:
     ]
     if not manifest["shards"]:
         texts = ["The folder has no manifest: source, licence and build options are not known."]
-    builds = {split: _options(said.get("build")) for split, said in known.items()}
+    builds = {split: _options(said.get("build", {})) for split, said in known.items()}
     skipped = {split: said["skipped"] for split, said in known.items()}
     tables = [
         *_side_by_side("built with", builds),
@@ -117,12 +117,10 @@ def _origin(manifest: Manifest, described: Descriptions) -> Section:
     return Section(heading="Where it comes from", text="\n\n".join(texts), tables=tables)
 
 
-def _options(build: object) -> dict[str, Cell]:
-    """Build options as texts; nobody has checked yet what the manifest holds here."""
-    if not isinstance(build, dict):
-        return {}
+def _options(build: Mapping[str, Any]) -> dict[str, Cell]:
+    """Build options as texts."""
     return {
-        str(name): visible(json.dumps(value, ensure_ascii=False), MAX_OPTION)
+        name: visible(json.dumps(value, ensure_ascii=False), MAX_OPTION)
         for name, value in build.items()
         if value is not None
     }
