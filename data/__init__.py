@@ -2,13 +2,13 @@
 
 from .bare_image import DamagedImage
 from .batches import Batch, Batches, Draw, TokenBatch, TokenBatches
-from .build import pairs_from_folder
 from .candidates import Candidates, Rule
 from .captions import DamagedCaption, choose_caption, parse_captions
 from .check import Counts, Defect, find_defects
 from .coco import pairs_from_coco
 from .curate import Curated, Step, curate
 from .curated import write_view
+from .folder import pairs_from_folder
 from .framing import Framing
 from .hf import Columns, HFPairs, pairs_from_hf
 from .images import Fit, ImageFormat, decode_image, encode_image, fit_image

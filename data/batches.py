@@ -24,6 +24,7 @@ from .sample import Damaged, Pair, PairSource, decoded, in_words
 from .tokens import TokenStore
 
 MAX_SKIPPED = 0.01
+MOST_POWER = 10
 JUDGED_FROM = 1_000
 """Samples that are read before their share of damaged ones is judged by how many were read."""
 SUBSTITUTES = 100
@@ -72,22 +73,35 @@ class Draw:
             raise ValueError(f"rank must be in 0..{self.world - 1}, got {self.rank}")
         if not 0 <= self.last_share <= 1:
             raise ValueError(f"last_share must lie in 0..1, got {self.last_share}")
+        if not -MOST_POWER <= self.length_power <= MOST_POWER:
+            raise ValueError(
+                f"length_power must lie in -{MOST_POWER}..{MOST_POWER}, got {self.length_power}"
+            )
         if self.batch_size % self.world:
             raise ValueError(
                 f"batch_size must divide by the {self.world} processes, got {self.batch_size}"
             )
 
+    def check_weights(self, counts: tuple[int, ...]) -> None:
+        """Refuse weights that do not go with the sets of a source.
+
+        Raises:
+            ValueError: if there is not one for each set, or a set has no pair.
+        """
+        if self.weights and len(self.weights) != len(counts):
+            raise ValueError(f"{len(counts)} sets need as many weights, got {len(self.weights)}")
+        if self.weights and not all(counts):
+            raise ValueError(f"sets with weights must have a pair each, got {list(counts)}")
+
     def _indices(self, step: int, counts: tuple[int, ...]) -> tuple[list[int], list[int]]:
         """Which samples, and in which of their epochs, are this process' slice of batch `step`."""
         share = self.batch_size // self.world
         start = step * self.batch_size + self.rank * share
-        if not self.weights:
-            indices, epochs = global_indices(self.seed, start, share, sum(counts))
-        elif len(self.weights) == len(counts):
+        if self.weights:
             shares = thousandths(self.weights)
             indices, epochs = mixed_indices(self.seed, start, share, counts, shares)
         else:
-            raise ValueError(f"{len(counts)} sets need as many weights, got {len(self.weights)}")
+            indices, epochs = global_indices(self.seed, start, share, sum(counts))
         return indices.tolist(), epochs.tolist()
 
     def _caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
@@ -145,6 +159,10 @@ class Batches(Draw):
     """Share of damaged samples that is put up with, in 0..1; one always is."""
     skips: Skips = field(default_factory=Skips, init=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_weights(self.source.counts)
+
     @property
     def skipped(self) -> Mapping[str, int]:
         """Damaged samples that were met so far, by reason."""
@@ -160,10 +178,11 @@ class Batches(Draw):
         images = np.empty((len(indices), self.framing.size, self.framing.size, 3), np.uint8)
         captions = []
         for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
-            indices[place], pair = self._whole(index, epoch, images[place])
+            into = images[place]
+            indices[place], pair = self._whole(index, epoch, into)
             shown = self.framing.show(pair.image, self.seed, epoch, index)
-            if shown.base is not images:
-                images[place] = shown
+            if shown is not into:  # else it was decoded there, and is shown as it is
+                into[:] = shown.copy() if shown.base is images else shown
             captions.append(self._caption(pair.captions, epoch, index))
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
@@ -194,6 +213,10 @@ class TokenBatches(Draw):
     """The same stream over the tokens of a split."""
 
     store: TokenStore
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_weights(self.store.counts)
 
     def at(self, step: int) -> TokenBatch:
         """Return this process' slice of global batch `step`, counted from 0."""

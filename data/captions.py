@@ -13,6 +13,8 @@ MAX_CAPTION_BYTES = 2**20
 MAX_CAPTIONS = 64
 MAX_CHARACTERS = 2_000
 MAX_LABEL_BYTES = 200
+TURNING = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""Characters that turn the direction of the text after them, so that it shows as it is not."""
 
 
 class DamagedCaption(ValueError):
@@ -76,11 +78,21 @@ def label_from(raw: bytes) -> str:
 
 
 def clean_caption(text: str) -> str:
-    """Drop control characters and surplus white space, so that a caption is one line."""
+    """Make one line of a caption: no control characters, none that turn the direction of text.
+
+    What shows nothing at all comes back empty.
+    """
     spaced = " ".join(text.split())
     if spaced.isprintable():
         return spaced
-    return "".join(c for c in spaced if unicodedata.category(c) != "Cc").strip()
+    kept = (c for c in text if c not in TURNING)
+    shown = "".join(" " if c.isspace() else c for c in kept if c.isspace() or not _is_control(c))
+    cleaned = " ".join(shown.split())
+    return cleaned if any(c.isprintable() and not c.isspace() for c in cleaned) else ""
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"
 
 
 def choose_caption(

@@ -144,6 +144,7 @@ def open_view(
             f"{folder} was made of another {source.name}, which has changed since: curate it again"
         )
     chosen = Chosen(source, _rows(Path(folder), split, said, len(source)), _name(folder, split))
+    chosen.counts = (len(chosen),)  # a folder like any other: one set
     chosen.skipped = {}  # what is damaged in the source was never chosen
     return chosen
 

@@ -44,7 +44,7 @@ def pairs_from_hf(
 
     Args:
         name: a folder that `save_to_disk` wrote, or what `load_dataset` takes: a folder of images
-            or of Parquet files, or a name on the hub.
+            or of Parquet files, or a name on the hub, with `#CONFIG` if it has several.
         split: such as "train".
         columns: what to read.
         streaming: read rows as they come, without fetching the whole set first.
@@ -102,10 +102,12 @@ def _open(name: str, split: str, streaming: bool) -> tuple[Any, Path]:
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             found = datasets.load_from_disk(name)
-            if isinstance(found, datasets.DatasetDict):
-                found = found[split]
+            if not isinstance(found, datasets.DatasetDict):
+                found = {str(found.split or "train"): found}
+            found = found[split]
         else:
-            found = datasets.load_dataset(name, split=split, streaming=streaming)
+            path, _, config = name.partition("#")
+            found = datasets.load_dataset(path, config or None, split=split, streaming=streaming)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no Hugging Face dataset {name}") from None
     except Exception as error:  # the library raises nearly anything

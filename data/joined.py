@@ -63,7 +63,7 @@ class Chosen:
 
 
 def first(source: PairSource, count: int) -> PairSource:
-    """Take the first pairs of a source.
+    """Take the first pairs of a source, of each of its sets in proportion to the set's size.
 
     Raises:
         ValueError: if it has fewer.
@@ -71,8 +71,15 @@ def first(source: PairSource, count: int) -> PairSource:
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     if count > len(source):
-        raise ValueError(f"{source.name} has {len(source)} pairs, {count} were asked for")
-    return source if count == len(source) else Chosen(source, np.arange(count), source.name)
+        raise ValueError(
+            f"{source.name} has {len(source)} pairs, {count} were asked for (null asks for all)"
+        )
+    if count == len(source):
+        return source
+    ends = np.cumsum([0, *source.counts])
+    shares = np.diff(ends * count // len(source))
+    rows = [start + np.arange(share) for start, share in zip(ends, shares, strict=False)]
+    return Chosen(source, np.concatenate(rows), source.name)
 
 
 def _hash_of(parts: Iterable[str]) -> str:

@@ -54,6 +54,8 @@ class Split(TypedDict):
     """Of what it was built, and how."""
     read: NotRequired[int]
     """Samples of the source that are done with: where an interrupted build goes on."""
+    last: NotRequired[str]
+    """The key of the last of them, quoted."""
     complete: NotRequired[bool]
     """False while it is being built, or after that was interrupted."""
 
@@ -115,6 +117,16 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise ValueError(f"{path} is not a manifest of shards") from None
+
+
+def check_complete(folder: Path, manifest: Manifest, split: str) -> None:
+    """Refuse a split whose building was interrupted.
+
+    Raises:
+        ValueError: if the manifest says so.
+    """
+    if not is_complete(manifest, split):
+        raise ValueError(f"{folder} has a part of split {split!r} only: run its building again")
 
 
 def is_complete(manifest: Manifest, split: str) -> bool:

@@ -63,7 +63,8 @@ def mixed_indices(
         for each, (count, share) in enumerate(zip(counts, shares, strict=True)):
             earlier = np.cumsum(drawn == each) - 1
             here = (turns == turn) & (drawn[places] == each)
-            found, epochs[here] = _look_up(seed, turn * share + earlier[places[here]], count)
+            own = hashed(seed, each) if each else seed  # two sets of one size differ in order
+            found, epochs[here] = _look_up(own, turn * share + earlier[places[here]], count)
             indices[here] = offsets[each] + found
     return indices, epochs
 

@@ -5,10 +5,13 @@ After every shard the manifest is written, so that what is finished stays, whate
 building: a full disk, a signal, a lost machine. The same build goes on where the last one stopped.
 """
 
+import fcntl
+import os
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,7 +31,7 @@ from .manifest import (
 )
 from .member_index import MAX_KEY_BYTES, index_pairs, load_index, save_index, with_checksums
 from .sample import LABEL_SUFFIX, Damaged, Pair, StoredPair, decoded, in_words
-from .shards import index_path, shards_by_split
+from .shards import check_length, index_path, shards_by_split
 from .tar_index import index_tar
 
 Sample = StoredPair | Pair | Damaged
@@ -92,7 +95,7 @@ def write_shards(
 
     Raises:
         ValueError: if no pair is left, an argument is out of range, or the split was begun with
-            other arguments.
+            other arguments or of other pairs, has lost a shard since, or is being written.
     """
     folder = Path(folder)
     if per_shard < 1 or workers < 1:
@@ -106,22 +109,39 @@ def write_shards(
         "per_shard": per_shard,
         **(build or {}),
     }
-    begun = _Begun(folder, split, options)
-    if about is not None:
-        begun.manifest["source"] = about
-    if licence is not None:
-        begun.manifest["licence"] = licence
-    if begun.split.get("complete"):
+    with _alone_in(folder):
+        begun = _Begun(folder, split, options)
+        begun.tell(about, licence)
+        if not begun.split["complete"]:
+            ready = _prepared(begun.after_what_is_read(pairs), encoding, workers)
+            while group := begun.take(ready, per_shard):
+                begun.add(group)
+            if not begun.split["samples"]:
+                skipped = in_words(begun.split["skipped"])
+                raise ValueError(f"split {split!r} has no pair to write, {skipped}")
+            begun.finish()
         return begun.manifest
-    ready = _prepared(islice(pairs, begun.split["read"], None), encoding, workers)
-    while group := begun.take(ready, per_shard):
-        begun.add(group)
-    if not begun.split["samples"]:
-        raise ValueError(
-            f"split {split!r} has no pair to write, {in_words(begun.split['skipped'])}"
-        )
-    begun.finish()
-    return begun.manifest
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other builds out of a folder: each would overwrite what the other says in the manifest.
+
+    A folder that was made for this and stays empty is removed.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is being written by another build: wait for it") from None
+        yield
+    finally:
+        os.close(lock)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class _Begun:
@@ -140,23 +160,48 @@ class _Begun:
                     f"split {split!r} in {folder} was built with {option}={value!r}, "
                     f"not {build.get(option)!r}"
                 )
-        self.shards = [path for path in present if path.name in self.manifest["shards"]]
-        for path in {*present} - {*self.shards}:  # written, but the manifest was not
-            path.unlink()
-        for path in folder.glob(f".{split}-??????.*.tmp"):
-            path.unlink()
+        names = [name for name in self.manifest["shards"] if name.rpartition("-")[0] == split]
+        self.shards = [folder / name for name in sorted(names)]
+        for path in self.shards:
+            check_length(path, self.manifest["shards"][path.name])
+        if not self.split["complete"]:
+            self._path().unlink(missing_ok=True)  # written, but the manifest was not
+            for path in folder.glob(f".{split}-??????.*.tmp"):
+                path.unlink()
         self.skipped = Counter(self.split["skipped"])
         self.keys = {
             key for path in self.shards for key in load_index(index_path(path))["key"].tolist()
         }
+
+    def tell(self, about: str | None, licence: str | None) -> None:
+        """Enter where the pairs come from; in a split that is complete, at once."""
+        if about is not None:
+            self.manifest["source"] = about
+        if licence is not None:
+            self.manifest["licence"] = licence
+        if self.split["complete"] and (about or licence):
+            self._save()
+
+    def after_what_is_read(self, pairs: Iterable[Sample]) -> Iterator[Sample]:
+        """Skip what an earlier call has read; its last pair must still stand where it stood."""
+        rest = iter(pairs)
+        keys = deque((sample.key for sample in islice(rest, self.split["read"])), maxlen=1)
+        last = _quoted(keys[0]) if keys else ""
+        if last != self.split["last"]:
+            raise ValueError(
+                f"the source of split {self.name!r} has changed since its building was interrupted:"
+                f" pair {self.split['read'] - 1} was {self.split['last']!r}, it is {last!r}"
+            )
+        return rest
 
     def take(self, ready: Iterator[_Ready | Damaged], most: int) -> list[_Ready]:
         """Take pairs for the next shard, counting what is read and what is left out."""
         group: list[_Ready] = []
         for sample in ready:
             self.split["read"] += 1
+            self.split["last"] = _quoted(sample.key) if isinstance(sample, Damaged) else sample.key
             if isinstance(sample, Damaged):
-                self.skipped[sample.reason] += 1
+                self.skipped[sample.reason] += sample.samples
             elif sample.key.encode() in self.keys:
                 self.skipped["key twice"] += 1
             else:
@@ -170,9 +215,8 @@ class _Begun:
     def add(self, group: Sequence[_Ready]) -> None:
         """Write the next shard, its index, and the manifest that has them."""
         if not self.shards:  # a tar that no manifest knows would be taken for another's
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._save()
-        path = self.folder / f"{self.name}-{len(self.shards):06d}.tar"
+        path = self._path()
         with written_whole(path) as temporary:
             _write_tar(temporary, group)
         try:
@@ -190,6 +234,10 @@ class _Begun:
         self.split["fields"] = sorted({*self.split["fields"], *(s for x in group for s in x.files)})
         self.split["statistics"] = _counted(self.split["statistics"], group)
         self._save()
+
+    def _path(self) -> Path:
+        """Where the next shard goes."""
+        return self.folder / f"{self.name}-{len(self.shards):06d}.tar"
 
     def finish(self) -> None:
         """Say that nothing is missing."""
@@ -211,6 +259,7 @@ def _so_far(found: Split | None, build: dict[str, Any]) -> Split:
         "statistics": {},
         "build": build,
         "read": 0,
+        "last": "",
         "complete": found is not None,
     }
     return {**empty, **(found or {})}  # type: ignore[typeddict-item]
@@ -259,10 +308,14 @@ def _ready(sample: Sample, encoding: Encoding) -> _Ready | Damaged:
     files = {suffix: raw, "txt": "\n".join(pair.captions).encode()}
     if pair.label is not None:
         files[LABEL_SUFFIX] = pair.label.encode()
-    key = quote(pair.key, safe="%", errors="backslashreplace").replace(".", "%2E")
+    key = _quoted(pair.key)
     if len(key) > MAX_KEY_BYTES:
         return Damaged(key=pair.key, reason="key too long")
     return _Ready(key=key, files=files, captions=pair.captions)
+
+
+def _quoted(key: str) -> str:
+    return quote(key, safe="", errors="backslashreplace").replace(".", "%2E")
 
 
 def _write_tar(path: Path, pairs: Sequence[_Ready]) -> None:

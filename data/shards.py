@@ -16,7 +16,9 @@ from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 
-from .manifest import NAME, SHARD_NAME, Manifest, Shard, is_complete, read_manifest, sha256_of
+import numpy as np
+
+from .manifest import NAME, SHARD_NAME, Manifest, Shard, check_complete, read_manifest, sha256_of
 from .member_index import (
     Row,
     Rows,
@@ -32,6 +34,8 @@ from .tar_index import index_tar
 
 OPEN_SHARDS = 128
 """Kept open at once: a process may open about 1,000 files."""
+INDICES = 1_024
+"""Held in memory at once, checked when they are read: 120 kB for 2,000 pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,8 @@ class ShardSet:
         self.name, self.skipped, self.fingerprint = name, skipped, fingerprint
         self._shards = shards
         self._ends = list(accumulate(shard.pairs for shard in shards))
-        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._opened)
+        self._file = lru_cache(maxsize=OPEN_SHARDS)(self._opened)
+        self._rows = lru_cache(maxsize=INDICES)(self._indexed)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -82,12 +87,14 @@ class ShardSet:
             raise IndexError(f"{self.name} has pairs 0..{len(self) - 1}, got {index}")
         number = bisect_right(self._ends, index)
         shard = self._shards[number]
-        file, rows = self._open(number)
-        return shard, file, row_at(rows, index - (self._ends[number] - shard.pairs))
+        row = row_at(self._rows(number), index - (self._ends[number] - shard.pairs))
+        return shard, self._file(number), row
 
-    def _opened(self, number: int) -> tuple[io.FileIO, Rows]:
-        shard = self._shards[number]
-        return io.FileIO(shard.path), shard.rows()
+    def _opened(self, number: int) -> io.FileIO:
+        return io.FileIO(self._shards[number].path)
+
+    def _indexed(self, number: int) -> Rows:
+        return np.array(self._shards[number].rows())  # a map of each would keep a file open
 
 
 def open_shards(folder: str | Path, split: str) -> ShardSet:
@@ -102,13 +109,12 @@ def open_shards(folder: str | Path, split: str) -> ShardSet:
         raise FileNotFoundError(f"{folder} is not a local folder")
     folder = Path(folder)
     manifest = read_manifest(folder)
-    if not is_complete(manifest, split):
-        raise ValueError(f"{folder} has a part of split {split!r} only: run its building again")
+    check_complete(folder, manifest, split)
     shards, skipped, seen = [], Counter[str](), set[bytes]()
     digest = hashlib.sha256()
     for path in _paths(folder, split, manifest):
         entry = manifest["shards"].get(path.name)
-        _check_length(path, entry)
+        check_length(path, entry)
         if entry and "index_sha256" in entry:
             shards.append(_indexed(path, entry))
             digest.update(f"{path.name} {entry['sha256']}\n".encode())
@@ -148,7 +154,8 @@ def _paths(folder: Path, split: str, manifest: Manifest) -> list[Path]:
     return splits[split]
 
 
-def _check_length(path: Path, entry: Shard | None) -> None:
+def check_length(path: Path, entry: Shard | None) -> None:
+    """Refuse a shard that is not there, or not as long as the manifest says."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, {path.parent / NAME} has it")
     length = path.stat().st_size

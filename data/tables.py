@@ -40,7 +40,7 @@ def pairs_from_table(
             that it lacks.
     """
     path = Path(path)
-    if path.suffix not in READERS:
+    if path.suffix.lower() not in READERS:
         raise ValueError(f"a table ends in {', '.join(READERS)}, got {path}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no table {path}")
@@ -55,7 +55,7 @@ def _pairs(
     number = 0
     try:
         columns = (image, *captions) if label is None else (image, *captions, label)
-        for row in READERS[path.suffix](path, columns):
+        for row in READERS[path.suffix.lower()](path, columns):
             yield pair_of_row(f"{number:08d}", row, path.parent, image, captions, label)
             number += 1
     except (csv.Error, UnicodeDecodeError) as error:

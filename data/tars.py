@@ -1,9 +1,11 @@
 """Tars from first to last: every pair in stored order, and everything else that is in them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
-from .manifest import Shard, sha256_of
+from .manifest import Shard, check_complete, read_manifest, sha256_of
 from .member_index import ALTERED, index_pairs, load_index, read_pair, row_at
 from .sample import Damaged, StoredPair
 from .shards import index_path, shards_by_split
@@ -13,7 +15,8 @@ from .tar_index import TarIndex, index_tar
 def pairs_from_tars(folder: str | Path, split: str | None = None) -> Iterator[StoredPair | Damaged]:
     """Yield the pairs of a folder's tars, such as img2dataset's, in order of their names.
 
-    What is damaged, half or lost comes as `Damaged`.
+    They are held against a manifest and indices, where there are any. What is damaged, half or
+    lost comes as `Damaged`.
 
     Args:
         folder: of the tars.
@@ -21,14 +24,26 @@ def pairs_from_tars(folder: str | Path, split: str | None = None) -> Iterator[St
 
     Raises:
         FileNotFoundError: if the folder is not there, or has no such tars.
+        ValueError: if the manifest is not one, or says of a split that it was never finished.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a local folder")
-    paths = sorted(folder.glob("*.tar")) if split is None else shards_by_split(folder).get(split)
+    manifest = read_manifest(folder)
+    splits = shards_by_split(folder, manifest["shards"])
+    for each in splits if split is None else [split]:
+        check_complete(folder, manifest, each)
+    listed = {folder / name for name in manifest["shards"]}
+    paths = splits.get(split) if split else sorted(listed | set(folder.glob("*.tar")))
     if not paths:
         raise FileNotFoundError(f"{folder} has no tars" + f" of split {split!r}" * bool(split))
-    return (sample for path in paths for sample in pairs_in_tar(path))
+    return (sample for path in paths for sample in _of(path, manifest["shards"].get(path.name)))
+
+
+def _of(path: Path, entry: Shard | None) -> Iterator[StoredPair | Damaged]:
+    """Yield the pairs of a tar with the keys that they had before they were quoted for it."""
+    for sample in pairs_in_tar(path, entry):
+        yield replace(sample, key=unquote(sample.key)) if entry else sample
 
 
 def pairs_in_tar(path: Path, entry: Shard | None = None) -> Iterator[StoredPair | Damaged]:

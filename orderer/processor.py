@@ -64,7 +64,7 @@ class OrdererProcessor(PushToHubMixin):
         pieces = tokenizer.encode(caption)
         if len(pieces) + 2 > self.context_length:
             raise ValueError(
-                f"the caption {caption!r} has {len(pieces)} word pieces, "
+                f"the caption {caption[:80]!r} has {len(pieces)} word pieces, "
                 f"this orderer reads at most {self.context_length - 2}"
             )
         return (tokenizer.sot_token_id, *pieces, tokenizer.eot_token_id)

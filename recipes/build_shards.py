@@ -15,7 +15,9 @@ The source is one of:
   a table (.csv, .tsv, .jsonl, .parquet) with a column of images, bytes or paths that count from the
     table's folder, and columns of captions; what img2dataset writes as `parquet`
   a COCO caption file (.json), also as Karpathy split it
-  hf:NAME, a Hugging Face dataset: a folder of `save_to_disk`, or whatever `load_dataset` takes
+  hf:NAME, a Hugging Face dataset: a folder of `save_to_disk`, or whatever `load_dataset` takes;
+    hf:NAME#CONFIG where it has several
+  a view, which recipes.curate has made: its pairs in a folder of their own
   the word `scenes`: drawn pairs
 
 Writes OUT/SPLIT-*.tar, their indices, and after every shard OUT/manifest.json: samples, bytes and
@@ -40,6 +42,7 @@ from data import (
     Pair,
     StoredPair,
     in_words,
+    open_source,
     pairs_from_coco,
     pairs_from_folder,
     pairs_from_hf,
@@ -47,7 +50,10 @@ from data import (
     pairs_from_tars,
     write_shards,
 )
+from data.curated import read_view
+from data.manifest import read_manifest
 from data.scenes import scene_pairs
+from data.source import HUGGING_FACE
 from data.tables import READERS as TABLES
 from recipes.engine.cli import run as start
 
@@ -69,7 +75,7 @@ class Config:
     image_folder: Path | None = None
     """Folder of the images that a COCO file names; null takes the file's own."""
     source_split: str | None = None
-    """Split of the source to read: of COCO files and Hugging Face datasets, where null takes
+    """Split of the source to read: of COCO files, views and Hugging Face datasets, where null takes
     `split`, and of tars named SPLIT-000000.tar, where null takes all."""
     streaming: bool = False
     """Read a Hugging Face dataset as it comes, without fetching all of it first."""
@@ -102,6 +108,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Read, write, report."""
+    before = read_manifest(config.out)["splits"].get(config.split)
     pairs = islice(_pairs(config), config.count)
     shown = tqdm(pairs, desc=config.split, unit="pair", disable=None)  # a bar on terminals only
     manifest = write_shards(
@@ -114,6 +121,8 @@ def main(config: Config) -> None:
         build={
             "source": config.source,
             "source_split": config.source_split,
+            "image_folder": str(config.image_folder) if config.image_folder else None,
+            "streaming": config.streaming,
             "image": config.image,
             "captions": list(config.captions),
             "label": config.label,
@@ -124,6 +133,8 @@ def main(config: Config) -> None:
     )
     written = manifest["splits"][config.split]
     print(f"{config.out}: {written['samples']} samples of {config.split}")
+    if before and before.get("complete"):
+        print("complete already, nothing was read: remove the split to build it again")
     if written["skipped"]:
         print(in_words(written["skipped"]))
 
@@ -135,14 +146,17 @@ def _pairs(config: Config) -> Iterable[StoredPair | Pair | Damaged]:
         if config.count is None:
             raise ValueError("scenes never end: count must be a number, got null")
         return scene_pairs(split, config.count, config.size or SCENE_SIZE)
-    if source.startswith("hf:"):
+    if source.startswith(HUGGING_FACE):
         columns = Columns(image=config.image, captions=config.captions, label=config.label)
-        name = source.removeprefix("hf:")
+        name = source.removeprefix(HUGGING_FACE)
         return pairs_from_hf(name, split, columns, streaming=config.streaming)
-    if path.suffix in TABLES:
+    if path.suffix.lower() in TABLES:
         return pairs_from_table(path, config.image, config.captions, config.label)
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return pairs_from_coco(path, config.image_folder or path.parent, split)
+    if read_view(path):
+        view = open_source([path], split, image_size=1)
+        return map(view.read, range(len(view)))
     if path.is_dir() and any(path.glob("*.tar")):
         return pairs_from_tars(path, config.source_split)
     return pairs_from_folder(path)

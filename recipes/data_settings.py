@@ -179,7 +179,10 @@ def check_captions(captions: Iterable[Sequence[str]], processor: OrdererProcesso
     The processor remembers what it has read, so that a training does not pay for it again.
 
     Raises:
-        ValueError: for the first caption longer than the context, naming both.
+        ValueError: for the first caption longer than the context, naming both and the pair.
     """
-    for of_one in filter(None, captions):
-        processor.text(of_one)
+    for number, of_one in enumerate(captions):
+        try:
+            processor.text(of_one or [""])  # none, where they are damaged
+        except ValueError as error:
+            raise ValueError(f"pair {number} (from 0): {error}") from error

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import Damaged, Framing, check_skipped, read_all, write_tokens
+from data import Damaged, Framing, check_skipped, in_words, read_all, write_tokens
 from orderer import Orderer
 from recipes.data_settings import tell_skipped
 from recipes.engine.cli import run as start
@@ -49,6 +49,8 @@ def main(experiment: Experiment) -> None:
             images.clear()
     tell_skipped(pairs.name, skipped)
     check_skipped(pairs, len(keys), skipped, experiment.data.max_skipped)
+    if not keys:
+        raise ValueError(f"{pairs.name} has no pair that can be read, {in_words(skipped)}")
     write_tokens(
         experiment.out / "tokens",
         torch.cat(parts),

@@ -13,6 +13,7 @@ import torch
 
 from data import (
     Batches,
+    Encoding,
     Framing,
     Pair,
     Pairs,
@@ -21,7 +22,7 @@ from data import (
     pairs_from,
     write_shards,
 )
-from data.joined import Joined
+from data.joined import Joined, first
 
 FRAMING = Framing(size=8)
 
@@ -162,8 +163,6 @@ def test_sets_are_mixed_by_weight(make_pairs: Callable[[int], list[Pair]]) -> No
     drawn = torch.cat([batches.at(step).indices for step in range(10)])
     assert (drawn < 10).sum() == 750
     assert set(drawn.bincount().tolist()) == {75, 25}
-    with pytest.raises(ValueError, match="2 sets need as many weights, got 1"):
-        Batches(joined, FRAMING, batch_size=4, seed=0, weights=(1.0,)).at(0)
 
 
 def test_another_pair_stands_in_for_a_damaged_one_and_it_is_counted_once(
@@ -208,3 +207,28 @@ def test_a_set_of_which_nothing_can_be_read_ends_the_run(
     source = open_source([tmp_path], "train", image_size=8)
     with pytest.raises(ValueError, match="is damaged, skipped: 3 truncated image"):
         Batches(source, FRAMING, 1.0, batch_size=1, seed=0).at(0)
+
+
+@pytest.mark.parametrize("image_format", ["jpg", "png"])
+def test_an_image_that_is_decoded_in_its_place_is_mirrored_too(
+    tmp_path: Path, make_pairs: Callable[[int], list[Pair]], image_format: str
+) -> None:
+    write_shards(tmp_path, "train", make_pairs(4), encoding=Encoding(format=image_format))
+    source = open_source([tmp_path], "train", image_size=8)
+    plain = Batches(source, Framing(size=8), batch_size=4, seed=0).at(0)
+    turned = Batches(source, Framing(size=8, mirrored=1.0), batch_size=4, seed=0).at(0)
+    assert torch.equal(turned.images, plain.images.flip(-1))
+
+
+def test_weights_that_do_not_go_with_the_sets_are_refused_at_once(pairs: Pairs) -> None:
+    with pytest.raises(ValueError, match="1 sets need as many weights, got 2"):
+        Batches(pairs, FRAMING, batch_size=4, seed=0, weights=(1.0, 1.0))
+    half = first(Joined([pairs, pairs], ["a/", "b/"]), 1)
+    with pytest.raises(ValueError, match=r"sets with weights must have a pair each, got \[0, 1\]"):
+        Batches(half, FRAMING, batch_size=4, seed=0, weights=(1.0, 1.0))
+
+
+@pytest.mark.parametrize("power", [float("nan"), 2_000.0])
+def test_a_power_of_lengths_has_bounds(pairs: Pairs, power: float) -> None:
+    with pytest.raises(ValueError, match=r"length_power must lie in -10\.\.10"):
+        Batches(pairs, FRAMING, batch_size=4, seed=0, length_power=power)

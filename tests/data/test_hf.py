@@ -117,3 +117,12 @@ def test_a_training_opens_a_dataset_like_any_other_source(saved: str) -> None:
         ("grey",),
         ("light",),
     )
+
+
+def test_a_dataset_without_splits_is_not_taken_for_every_split(
+    rows: datasets.Dataset, tmp_path: Path
+) -> None:
+    rows.save_to_disk(tmp_path / "alone")
+    assert len(HFPairs(str(tmp_path / "alone"), "train", SHORT)) == 3
+    with pytest.raises(ValueError, match="has no split 'val' that can be read"):
+        HFPairs(str(tmp_path / "alone"), "val", SHORT)

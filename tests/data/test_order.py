@@ -76,6 +76,12 @@ def test_a_set_in_a_mixture_has_whole_epochs_of_its_own() -> None:
         assert sorted(i for i, e in small if e == epoch) == list(range(70, 100))
 
 
+def test_two_sets_of_one_size_come_in_different_orders() -> None:
+    indices, _ = all_of([40, 40], [1.0, 1.0], 1_000)
+    one, other = [i for i in indices if i < 40], [i - 40 for i in indices if i >= 40]
+    assert sum(a == b for a, b in zip(one, other, strict=True)) < 50
+
+
 def test_a_mixture_can_be_read_from_anywhere() -> None:
     whole, epochs = all_of([7, 11, 13], [1.0, 2.0, 3.0], 3_000)
     for start, length in ((0, 1), (999, 2), (1_000, 500), (1_234, 1_300)):

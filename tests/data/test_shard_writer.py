@@ -19,6 +19,7 @@ from data import (
     decoded,
     encode_image,
     open_shards,
+    pairs_from_tars,
     write_shards,
 )
 from data import shard_writer as writer
@@ -75,6 +76,7 @@ def test_the_manifest_counts_and_hashes_and_keeps_other_splits(
             "per_shard": 2_000,
         },
         "read": 5,
+        "last": "x",
         "complete": True,
     }
     for name, samples in (("train-000000", 4), ("test-000000", 2)):
@@ -232,6 +234,92 @@ def test_a_full_disk_leaves_the_finished_shards_good_and_nothing_half(
     write_shards(tmp_path / "full", "train", pairs, per_shard=3)
     write_shards(tmp_path / "whole", "train", pairs, per_shard=3)
     assert contents(tmp_path / "full") == contents(tmp_path / "whole")
+
+
+def interrupted(folder: Path, pairs: list[Pair], after: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(folder, "train", stopping(pairs, after), per_shard=3)
+
+
+def test_a_build_does_not_go_on_over_a_shard_that_was_lost_since(
+    tmp_path: Path, make_pairs: MakePairs
+) -> None:
+    pairs = make_pairs(10)
+    interrupted(tmp_path, pairs, 8)
+    (tmp_path / "train-000000.tar").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"train-000000\.tar is missing"):
+        write_shards(tmp_path, "train", pairs, per_shard=3)
+    assert contents(tmp_path) == before
+
+
+def test_a_build_does_not_go_on_from_other_pairs(tmp_path: Path, make_pairs: MakePairs) -> None:
+    pairs = make_pairs(10)
+    interrupted(tmp_path, pairs, 8)
+    before = contents(tmp_path)
+    for changed in (pairs[1:], pairs[:2]):
+        with pytest.raises(ValueError, match=r"has changed .* pair 2 was 'pair2', it is 'pair"):
+            write_shards(tmp_path, "train", changed, per_shard=3)
+    assert contents(tmp_path) == before
+
+
+def test_two_builds_do_not_write_into_one_folder(tmp_path: Path, make_pairs: MakePairs) -> None:
+    def meanwhile() -> Iterator[Pair]:
+        with pytest.raises(ValueError, match="is being written by another build"):
+            write_shards(tmp_path, "test", make_pairs(2))
+        yield from make_pairs(3)
+
+    write_shards(tmp_path, "train", meanwhile())
+    manifest = write_shards(tmp_path, "test", make_pairs(2))
+    assert sorted(manifest["splits"]) == ["test", "train"]
+
+
+def test_tars_that_a_build_did_not_write_stay(tmp_path: Path, make_pairs: MakePairs) -> None:
+    pairs = make_pairs(10)
+    for split, after in (("train", 8), ("other", 10)):
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(tmp_path, split, stopping(pairs, after), per_shard=3)
+    write_shards(tmp_path, "other", pairs, per_shard=3)
+    for name in ("train-000777.tar", "other-000777.tar"):
+        (tmp_path / name).write_bytes(b"of somebody else")
+    write_shards(tmp_path, "train", pairs, per_shard=3)
+    write_shards(tmp_path, "other", pairs, per_shard=3)
+    assert {"train-000777.tar", "other-000777.tar"} <= contents(tmp_path).keys()
+
+
+def test_what_is_told_of_a_complete_split_is_entered(tmp_path: Path, make_pairs: MakePairs) -> None:
+    write_shards(tmp_path, "train", make_pairs(2))
+    write_shards(tmp_path, "train", make_pairs(2), about="drawn", licence="CC0")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["source"], manifest["licence"]) == ("drawn", "CC0")
+
+
+def test_two_names_never_become_one_key(tmp_path: Path, make_pairs: MakePairs) -> None:
+    image = make_pairs(1)[0].image
+    names = ["a b", "a%20b", "a.b", "a%2Eb", "ä"]
+    pairs = [Pair(key=name, image=image, captions=("a",)) for name in names]
+    assert write_shards(tmp_path, "train", pairs)["splits"]["train"]["samples"] == len(names)
+    assert [pair.key for pair in pairs_from_tars(tmp_path)] == names
+
+
+def test_shards_are_rebuilt_without_what_their_index_and_manifest_tell(
+    tmp_path: Path, make_pairs: MakePairs
+) -> None:
+    write_shards(tmp_path / "a", "train", make_pairs(9), per_shard=3)
+    shard = tmp_path / "a/train-000000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"picture 1", b"picture 7"))
+    (tmp_path / "a/train-000002.tar").unlink()
+    manifest = write_shards(tmp_path / "b", "train", pairs_from_tars(tmp_path / "a"))
+    train = manifest["splits"]["train"]
+    assert train["samples"] == 5
+    assert train["skipped"] == {"altered sample": 1, "missing shard": 3}
+
+
+def test_a_part_of_a_split_is_not_rebuilt(tmp_path: Path, make_pairs: MakePairs) -> None:
+    interrupted(tmp_path, make_pairs(10), 8)
+    for split in (None, "train"):
+        with pytest.raises(ValueError, match="a part of split 'train' only"):
+            pairs_from_tars(tmp_path, split)
 
 
 def test_a_key_that_comes_twice_is_counted_and_the_first_stays(

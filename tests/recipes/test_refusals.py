@@ -142,7 +142,8 @@ def test_a_caption_longer_than_the_context_is_refused_before_the_first_step(
     pairs["9"]["txt"] = b"a picture\n" + b"very " * 40 + b"long"
     said = refusal(recipe, *on(shards(tmp_path / "shards", pairs), out))
     assert said == (
-        f"the caption '{'very ' * 40}long' has 41 word pieces, this orderer reads at most 38"
+        f"pair 9 (from 0): the caption '{'very ' * 16}' has 41 word pieces, this orderer reads at "
+        "most 38"
     )
     assert not (out / "logs").exists()
 
