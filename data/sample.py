@@ -123,7 +123,7 @@ def pairs_from(name: str, samples: Iterable[Pair | Damaged], skipped: Mapping[st
     shape: tuple[int, ...] = ()
     for sample in samples:
         if isinstance(sample, Damaged):
-            reasons[sample.reason] += 1
+            reasons[sample.reason] += sample.samples
             continue
         shape = shape or sample.image.shape
         if sample.image.shape != shape:

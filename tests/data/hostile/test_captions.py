@@ -40,7 +40,7 @@ CAPTIONS: dict[str, tuple[bytes, tuple[str, ...] | str]] = {
     "a byte more than 1 MB": (b"x" * (2**20 + 1), "caption file too large"),
     "256 kB of white space": (b" \n\t\r" * 2**16, "no caption"),
     "line ends of every kind": (b"a\rb\x0bc\x0cd\x1ce\xc2\x85f\xe2\x80\xa8g", tuple("abcdefg")),
-    "written from the right": (b"a god", ("a \u202egod\u202c",)),
+    "written from the right": ("a \u202egod\u202c".encode(), ("a god",)),
     "control characters": (b"\x1b[2J\x07a\x00 dog\x7f", ("[2Ja dog",)),
     "a lone combining mark": ("\u0301".encode(), ("\u0301",)),
     "an image": (PNG, "caption not UTF-8"),
