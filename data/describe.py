@@ -21,7 +21,6 @@ from jaxtyping import Int64, UInt8, UInt64
 from .frequent import Frequencies, FrequentTexts
 from .images import image_format
 from .order import hashed
-from .salvage import Loss
 from .sample import Damaged, Pair, PairSource, StoredPair, decoded
 
 AT_ONCE = 64
@@ -120,7 +119,7 @@ def evenly(count: int, most: int) -> Int64[np.ndarray, "L"]:
 def describe(
     source: PairSource,
     places: Iterable[int],
-    losses: Iterable[Loss] = (),
+    losses: Iterable[Damaged] = (),
     *,
     shown: int = 36,
     seed: int = 0,

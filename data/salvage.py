@@ -11,26 +11,17 @@ from pathlib import Path
 
 from .manifest import Manifest, Shard, read_manifest, sha256_of
 from .member_index import Rows, index_pairs, load_index
+from .sample import Damaged, PairSource
 from .shards import ShardFile, ShardSet, index_path, shards_by_split
 from .tar_index import index_tar
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """What cannot be read, and where."""
-
-    key: str
-    """Of the sample, or the name of the shard that lost it."""
-    reason: str
-    samples: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Salvaged:
     """A split: the pairs that can be read, perhaps none, and what is lost."""
 
-    pairs: ShardSet
-    losses: tuple[Loss, ...]
+    pairs: PairSource
+    losses: tuple[Damaged, ...]
 
 
 def salvage(folder: str | Path, split: str | None = None) -> dict[str, Salvaged]:
@@ -57,16 +48,16 @@ def salvage(folder: str | Path, split: str | None = None) -> dict[str, Salvaged]
 
 def _salvaged(folder: Path, split: str, paths: Iterable[Path], manifest: Manifest) -> Salvaged:
     shards: list[ShardFile] = []
-    losses: list[Loss] = []
+    losses: list[Damaged] = []
     seen: set[bytes] = set()
     for path in paths:
         entry = manifest["shards"].get(path.name)
         if not path.is_file():
             samples = entry["samples"] if entry else 1
-            losses.append(Loss(key=path.name, reason="missing shard", samples=samples))
+            losses.append(Damaged(key=path.name, reason="missing shard", samples=samples))
             continue
         if manifest["shards"] and entry is None:
-            losses.append(Loss(key=path.name, reason="not in the manifest"))
+            losses.append(Damaged(key=path.name, reason="not in the manifest"))
         shard = _indexed(path, entry)
         shards.append(shard or _scanned(path, entry, losses, seen))
     name = f"{folder.resolve().name}/{split}"
@@ -101,27 +92,27 @@ def _index_fault(path: Path, entry: Shard | None) -> str:
     return ""
 
 
-def _scanned(path: Path, entry: Shard | None, losses: list[Loss], seen: set[bytes]) -> ShardFile:
+def _scanned(path: Path, entry: Shard | None, losses: list[Damaged], seen: set[bytes]) -> ShardFile:
     """Index a shard header by header, and note what is in it besides whole pairs."""
     tar = index_tar(path)
     index = index_pairs(tar)
-    losses += [Loss(key=damaged.key, reason=damaged.reason) for damaged in index.damaged]
+    losses += index.damaged
     missing = entry["samples"] - len(tar.samples) if entry else 0
     if missing > 0 or not tar.is_whole:
-        losses.append(Loss(key=path.name, reason="broken shard", samples=max(1, missing)))
+        losses.append(Damaged(key=path.name, reason="broken shard", samples=max(1, missing)))
     elif entry and path.stat().st_size != entry["bytes"]:
-        losses.append(Loss(key=path.name, reason="altered shard"))
+        losses.append(Damaged(key=path.name, reason="altered shard"))
     if fault := _index_fault(path, entry):
-        losses.append(Loss(key=path.name, reason=fault))
+        losses.append(Damaged(key=path.name, reason=fault))
     rows = _without_repeats(index.rows, losses, seen)
     return ShardFile(path=path, pairs=len(rows), rows=lambda: rows)
 
 
-def _without_repeats(rows: Rows, losses: list[Loss], seen: set[bytes]) -> Rows:
+def _without_repeats(rows: Rows, losses: list[Damaged], seen: set[bytes]) -> Rows:
     is_new = []
     for key in rows["key"].tolist():
         is_new.append(key not in seen)
         if key in seen:
-            losses.append(Loss(key=key.decode(), reason="key twice"))
+            losses.append(Damaged(key=key.decode(), reason="key twice"))
         seen.add(key)
     return rows[is_new]

@@ -106,7 +106,7 @@ def _origin(manifest: Manifest, described: Descriptions) -> Section:
         for split, said in known.items()
         if not said.get("complete", True)
     ]
-    if not manifest["shards"]:
+    if not manifest["shards"] and not source:
         texts = ["The folder has no manifest: source, licence and build options are not known."]
     builds = {split: _options(said.get("build", {})) for split, said in known.items()}
     skipped = {split: said["skipped"] for split, said in known.items()}

@@ -32,6 +32,8 @@ def test_several_processes_find_each_other(recipe: Path) -> None:
         "x = torch.tensor(1.0 + dist.get_rank())\n"
         "dist.all_reduce(x)\n"
         "pathlib.Path(f'found-{dist.get_rank()}').write_text(str(x.item()))\n"
+        "dist.barrier()\n"  # leaving while the other still talks can abort it
+        "dist.destroy_process_group()\n"
     )
     assert launch("trial", [], processes=2) == 0
     assert [Path(f"found-{rank}").read_text() for rank in (0, 1)] == ["3.0", "3.0"]
