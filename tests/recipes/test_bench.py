@@ -21,7 +21,7 @@ def test_the_benchmark_of_data_measures_both_sides(
     cases, said = json.loads(out.read_text()), capsys.readouterr().out
     assert set(cases) == {"read_32px", "open_5_shards"}
     for name, case in cases.items():
-        assert set(case) == {"ours", "reference", "ratio", "runs", "unit"} and case["runs"] == 2
+        assert {"unit", "commit", "hardware", "command"} < set(case) and case["runs"] == 2
         assert case["ours"] > 0 and case["reference"] > 0 and case["ratio"] > 0
         assert f"{name}: ours " in said
 
