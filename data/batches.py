@@ -6,11 +6,10 @@ Letters: B samples in this process' share of the batch, H, W height and width in
 D channels of a token.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
-from threading import Lock
 
 import numpy as np
 import torch
@@ -21,12 +20,10 @@ from .captions import choose_caption
 from .framing import Framing
 from .order import global_indices, hashed, mixed_indices, thousandths
 from .sample import Damaged, Pair, PairSource, decoded, in_words
+from .skips import JUDGED_FROM, MAX_SKIPPED, Skips
 from .tokens import TokenStore
 
-MAX_SKIPPED = 0.01
 MOST_POWER = 10
-JUDGED_FROM = 1_000
-"""Samples that are read before their share of damaged ones is judged by how many were read."""
 SUBSTITUTES = 100
 """Tried in the place of a damaged sample, before all of them are taken to be damaged."""
 
@@ -106,43 +103,6 @@ class Draw:
 
     def _caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
         return choose_caption(captions, self.seed, epoch, index, self.last_share, self.length_power)
-
-
-class Skips:
-    """The damaged samples of a source, each counted once however often it is met."""
-
-    def __init__(self) -> None:
-        self.reasons: Counter[str] = Counter()
-        self._damaged: set[int] = set()
-        self._read = 0
-        self._lock = Lock()
-
-    def met(
-        self, index: int, damaged: Damaged | None, name: str, least: int, max_skipped: float
-    ) -> None:
-        """Count a sample that was read; refuse to go on where too many are damaged.
-
-        Args:
-            index: of the sample.
-            damaged: what is wrong with it, if anything.
-            name: of the source.
-            least: samples that the damaged ones are a share of, before as many were read.
-            max_skipped: share of damaged samples that is put up with.
-
-        Raises:
-            ValueError: if there are more.
-        """
-        with self._lock:
-            self._read += 1
-            if damaged is None or index in self._damaged:
-                return
-            self._damaged.add(index)
-            self.reasons[damaged.reason] += 1
-            if len(self._damaged) > max(1, max_skipped * max(self._read, least)):
-                raise ValueError(
-                    f"{name} has too many damaged samples, {in_words(self.reasons)} among "
-                    f"{self._read} read; the last is {damaged.key!r}"
-                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from .batches import MAX_SKIPPED
 from .curated import open_view, read_view
 from .framing import Framing
 from .hf import Columns, HFPairs
@@ -14,6 +13,7 @@ from .joined import Joined, first
 from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
 from .scenes import load_scenes
 from .shards import open_shards
+from .skips import MAX_SKIPPED
 
 HUGGING_FACE = "hf:"
 AT_ONCE = 64

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from .batches import JUDGED_FROM, MAX_SKIPPED, Batch, Draw, Skips
+from .batches import Batch, Draw
 from .framing import Framing
 from .reader import NOTHING, Reader, identity
 from .sample import Damaged, in_words
+from .skips import JUDGED_FROM, MAX_SKIPPED, Skips
 from .tar_stream import BROKEN, UNREADABLE
 from .urls import ShardUrls
 
