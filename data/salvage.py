@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .manifest import Manifest, Shard, read_manifest, sha256_of
-from .member_index import Rows, index_pairs, load_index
+from .manifest import Manifest, Shard, read_manifest
+from .member_index import load_index
 from .sample import Damaged, PairSource
-from .shards import ShardFile, ShardSet, index_path, shards_by_split
-from .tar_index import index_tar
+from .shards import ShardFile, ShardSet, index_fault, index_path, scan, shards_by_split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,48 +70,23 @@ def _indexed(path: Path, entry: Shard | None) -> ShardFile | None:
     """Open a shard by its index, if both are what the manifest says."""
     if not entry or "index_sha256" not in entry or path.stat().st_size != entry["bytes"]:
         return None
-    if _index_fault(path, entry):
+    if index_fault(path, entry):
         return None
-    rows = partial(load_index, index_path(path))
-    return ShardFile(path=path, pairs=len(rows()), rows=rows, has_checksums=True)
-
-
-def _index_fault(path: Path, entry: Shard | None) -> str:
-    """Say why the index of a shard is of no use; nothing if it is, or there should be none."""
-    if not entry or "index_sha256" not in entry:
-        return ""
-    if not index_path(path).is_file():
-        return "missing index"
-    if sha256_of(index_path(path)) != entry["index_sha256"]:
-        return "altered index"
     try:
-        load_index(index_path(path))
+        rows = load_index(index_path(path))
     except ValueError:
-        return "damaged index"
-    return ""
+        return None
+    again = partial(load_index, index_path(path))
+    return ShardFile(path=path, pairs=len(rows), rows=again, has_checksums=True)
 
 
 def _scanned(path: Path, entry: Shard | None, losses: list[Damaged], seen: set[bytes]) -> ShardFile:
     """Index a shard header by header, and note what is in it besides whole pairs."""
-    tar = index_tar(path)
-    index = index_pairs(tar)
-    losses += index.damaged
-    missing = entry["samples"] - len(tar.samples) if entry else 0
-    if missing > 0 or not tar.is_whole:
-        losses.append(Damaged(key=path.name, reason="broken shard", samples=max(1, missing)))
-    elif entry and path.stat().st_size != entry["bytes"]:
+    rows, lost = scan(path, entry, seen)
+    losses += lost
+    is_cut = any(loss.reason == "broken shard" for loss in lost)
+    if entry and not is_cut and path.stat().st_size != entry["bytes"]:
         losses.append(Damaged(key=path.name, reason="altered shard"))
-    if fault := _index_fault(path, entry):
+    if fault := index_fault(path, entry):
         losses.append(Damaged(key=path.name, reason=fault))
-    rows = _without_repeats(index.rows, losses, seen)
     return ShardFile(path=path, pairs=len(rows), rows=lambda: rows)
-
-
-def _without_repeats(rows: Rows, losses: list[Damaged], seen: set[bytes]) -> Rows:
-    is_new = []
-    for key in rows["key"].tolist():
-        is_new.append(key not in seen)
-        if key in seen:
-            losses.append(Damaged(key=key.decode(), reason="key twice"))
-        seen.add(key)
-    return rows[is_new]

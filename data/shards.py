@@ -30,7 +30,7 @@ from .member_index import (
     row_at,
 )
 from .sample import Damaged, StoredPair, in_words
-from .tar_index import index_tar
+from .tar_index import TarIndex, index_tar
 
 OPEN_SHARDS = 128
 """Kept open at once: a process may open about 1,000 files."""
@@ -119,7 +119,9 @@ def open_shards(folder: str | Path, split: str) -> ShardSet:
             shards.append(_indexed(path, entry))
             digest.update(f"{path.name} {entry['sha256']}\n".encode())
         else:
-            rows = _scanned(path, skipped, seen)
+            rows, lost = scan(path, entry, seen)
+            for each in lost:
+                skipped[each.reason] += each.samples
             shards.append(ShardFile(path=path, pairs=len(rows), rows=partial(_same, rows)))
             digest.update(f"{path.name} {path.stat().st_size}\n".encode() + rows.tobytes())
     name = f"{folder.resolve().name}/{split}"
@@ -179,17 +181,41 @@ def _indexed(path: Path, entry: Shard) -> ShardFile:
     return ShardFile(path=path, pairs=entry["samples"], rows=rows, has_checksums=True)
 
 
-def _scanned(path: Path, skipped: Counter[str], seen: set[bytes]) -> Rows:
-    """Index a shard that has no index, and count what is in it besides pairs."""
+def scan(path: Path, entry: Shard | None, seen: set[bytes]) -> tuple[Rows, list[Damaged]]:
+    """Index a shard header by header, and list what is in it besides pairs, or is not.
+
+    Args:
+        path: of the shard.
+        entry: what a manifest says of it.
+        seen: keys of the shards before it, to which its own are added.
+    """
     tar = index_tar(path)
     index = index_pairs(tar)
-    skipped.update(damaged.reason for damaged in index.damaged)
-    if not tar.is_whole:
-        skipped["broken shard"] += 1
-    keys = index.rows["key"].tolist()
-    is_new = [not (key in seen or seen.add(key)) for key in keys]  # type: ignore[func-returns-value]
-    skipped["key twice"] += len(keys) - sum(is_new)
-    return index.rows[is_new]
+    lost = [*index.damaged, *broken(path, entry, tar)]
+    is_new = []
+    for key in index.rows["key"].tolist():
+        is_new.append(key not in seen)
+        if key in seen:
+            lost.append(Damaged(key=key.decode(), reason="key twice"))
+        seen.add(key)
+    return index.rows[is_new], lost
+
+
+def broken(path: Path, entry: Shard | None, tar: TarIndex) -> list[Damaged]:
+    """Say how many pairs a shard has lost, if any: one, where nobody knows."""
+    missing = entry["samples"] - len(tar.samples) if entry else 0
+    if missing <= 0 and tar.is_whole:
+        return []
+    return [Damaged(key=path.name, reason="broken shard", samples=max(1, missing))]
+
+
+def index_fault(path: Path, entry: Shard | None) -> str:
+    """Say why the index of a shard is of no use; nothing if it is, or there should be none."""
+    if not entry or "index_sha256" not in entry:
+        return ""
+    if not index_path(path).is_file():
+        return "missing index"
+    return "" if sha256_of(index_path(path)) == entry["index_sha256"] else "altered index"
 
 
 def _same(rows: Rows) -> Rows:

@@ -6,10 +6,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from .manifest import Shard, check_complete, read_manifest, sha256_of
-from .member_index import ALTERED, index_pairs, load_index, read_pair, row_at
+from .member_index import ALTERED, index_pairs, key_of, load_index, read_pair, row_at
 from .sample import Damaged, StoredPair
-from .shards import index_path, shards_by_split
-from .tar_index import TarIndex, index_tar
+from .shards import broken, index_fault, index_path, shards_by_split
+from .tar_index import index_tar
 
 
 def pairs_from_tars(folder: str | Path, split: str | None = None) -> Iterator[StoredPair | Damaged]:
@@ -59,40 +59,29 @@ def pairs_in_tar(path: Path, entry: Shard | None = None) -> Iterator[StoredPair 
     tar = index_tar(path)
     index = index_pairs(tar)
     yield from index.damaged
-    wanted = _checksums(path, entry)
+    fault = index_fault(path, entry)
+    has_index = entry is not None and "index_sha256" in entry and not fault
+    wanted = _checksums(path) if has_index else {}
     altered = 0
     with path.open("rb", buffering=0) as file:
         for place in range(len(index.rows)):
             row = row_at(index.rows, place)
-            row = row._replace(crc=wanted.get(row.key, 0))
-            sample = read_pair(file.fileno(), row, check=row.key in wanted)
+            if has_index and row.key not in wanted:  # nobody wrote it
+                sample: StoredPair | Damaged = Damaged(key=key_of(row), reason=ALTERED)
+            else:
+                row = row._replace(crc=wanted.get(row.key, 0))
+                sample = read_pair(file.fileno(), row, check=has_index)
             altered += isinstance(sample, Damaged) and sample.reason == ALTERED
             yield sample
-    yield from _losses(path, entry, tar, altered)
+    lost = broken(path, entry, tar)
+    yield from lost
+    if entry and not lost and not altered and sha256_of(path) != entry["sha256"]:
+        yield Damaged(key=path.name, reason="altered shard")
+    if fault:
+        yield Damaged(key=path.name, reason=fault)
 
 
-def _checksums(path: Path, entry: Shard | None) -> dict[bytes, int]:
-    """What the bytes of each pair add up to by the index of the shard, where it has one."""
-    if not entry or "index_sha256" not in entry or not index_path(path).is_file():
-        return {}
-    if sha256_of(index_path(path)) != entry["index_sha256"]:
-        return {}
+def _checksums(path: Path) -> dict[bytes, int]:
+    """What the bytes of each pair add up to by the index of the shard."""
     rows = load_index(index_path(path))
     return dict(zip(rows["key"].tolist(), rows["crc"].tolist(), strict=True))
-
-
-def _losses(path: Path, entry: Shard | None, tar: TarIndex, altered: int) -> Iterator[Damaged]:
-    missing = entry["samples"] - len(tar.samples) if entry else 0
-    if missing > 0 or not tar.is_whole:
-        yield Damaged(key=path.name, reason="broken shard", samples=max(1, missing))
-    elif entry and not altered and sha256_of(path) != entry["sha256"]:
-        yield Damaged(key=path.name, reason="altered shard")
-    if entry and "index_sha256" in entry:
-        yield from _index_losses(path, entry["index_sha256"])
-
-
-def _index_losses(path: Path, sha256: str) -> Iterator[Damaged]:
-    if not index_path(path).is_file():
-        yield Damaged(key=path.name, reason="missing index")
-    elif sha256_of(index_path(path)) != sha256:
-        yield Damaged(key=path.name, reason="altered index")

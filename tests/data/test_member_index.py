@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data import Damaged, Pair, encode_image, open_shards, write_shards
+from data import Damaged, Pair, encode_image, open_shards, pairs_from_tars, write_shards
 from data.member_index import index_pairs, load_index, row_type, save_index
 from data.shards import index_path
 from data.tar_index import index_tar
@@ -53,6 +53,16 @@ def test_any_flipped_byte_of_a_pair_is_told(shard: Path, make_pairs: MakePairs) 
             shards = open_shards(shard.parent, "train")
             assert shards.read(2) == Damaged(key="pair2", reason="altered sample")
             assert shards.read(1).captions == make_pairs(5)[1].captions
+
+
+def test_a_pair_that_the_index_does_not_have_is_not_taken_for_good(
+    shard: Path, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    write_shards(tmp_path / "other", "train", make_pairs(6))
+    shard.write_bytes((tmp_path / "other" / shard.name).read_bytes())
+    *good, last = pairs_from_tars(shard.parent)
+    assert [pair.key for pair in good] == [f"pair{number}" for number in range(5)]
+    assert last == Damaged(key="pair5", reason="altered sample")
 
 
 def test_a_pair_says_where_it_lies(shard: Path) -> None:

@@ -10,6 +10,7 @@ import resource
 import struct
 import tarfile
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
@@ -210,19 +211,20 @@ PAIRS = [
 ]
 
 
-class Case:
+class Case(ABC):
     """A kind of file: good ones to start from, and how one is read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.corpus = self.start()
 
+    @abstractmethod
     def start(self) -> list[bytes]:
-        raise NotImplementedError
+        """Make the good files."""
 
+    @abstractmethod
     def read(self, raw: bytes) -> Iterable[object]:
         """Give what came out of it: pairs, damaged ones, whatever; or raise."""
-        raise NotImplementedError
 
 
 class Images(Case):
