@@ -34,6 +34,8 @@ class Batch:
 
     images: UInt8[Tensor, "B 3 H W"]
     captions: tuple[str, ...]
+    every: tuple[tuple[str, ...], ...]
+    """All captions of each image."""
     indices: Int64[Tensor, "B"]
 
 
@@ -136,7 +138,7 @@ class Batches(Draw):
         """
         indices, epochs = self._indices(step, self.source.counts)
         images = np.empty((len(indices), self.framing.size, self.framing.size, 3), np.uint8)
-        captions = []
+        captions, every = [], []
         for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
             into = images[place]
             indices[place], pair = self._whole(index, epoch, into)
@@ -144,9 +146,11 @@ class Batches(Draw):
             if shown is not into:  # else it was decoded there, and is shown as it is
                 into[:] = shown.copy() if shown.base is images else shown
             captions.append(self._caption(pair.captions, epoch, index))
+            every.append(pair.captions)
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
             captions=tuple(captions),
+            every=tuple(every),
             indices=torch.tensor(indices),
         )
 

@@ -34,6 +34,7 @@ class Shown:
 
     image: UInt8[np.ndarray, "S S 3"]
     caption: str
+    every: tuple[str, ...]
     index: int
 
 
@@ -88,7 +89,9 @@ class Reader(Draw):
         index = identity(_place(pair.key, url))
         image = self.framing.show(pair.image, self.seed, epoch, index)
         caption = self._caption(captions, epoch, index)
-        return Shown(image=image.copy(), caption=caption, index=index)  # no part of a larger one
+        return Shown(
+            image=image.copy(), caption=caption, every=captions, index=index
+        )  # no part of a larger one
 
 
 def _batch(samples: Sequence[Shown]) -> Batch:
@@ -96,6 +99,7 @@ def _batch(samples: Sequence[Shown]) -> Batch:
     return Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         captions=tuple(sample.caption for sample in samples),
+        every=tuple(sample.every for sample in samples),
         indices=torch.tensor([sample.index for sample in samples]),
     )
 

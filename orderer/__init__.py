@@ -5,16 +5,20 @@ from .torchvision_operators import declare_missing_operators
 declare_missing_operators()  # before transformers and open_clip, which import torchvision
 
 from .config import OrdererConfig  # noqa: E402
-from .model import Orderer, OrdererLoss  # noqa: E402
+from .model import Orderer  # noqa: E402
 from .objectives import contrastive_loss  # noqa: E402
 from .prefix import prefix_lengths  # noqa: E402
-from .processor import OrdererProcessor  # noqa: E402
+from .processor import OrdererProcessor, Said  # noqa: E402
+from .stage1 import Objectives, Stage1, Terms  # noqa: E402
 
 __all__ = [
+    "Objectives",
     "Orderer",
     "OrdererConfig",
-    "OrdererLoss",
     "OrdererProcessor",
+    "Said",
+    "Stage1",
+    "Terms",
     "contrastive_loss",
     "prefix_lengths",
 ]

@@ -1,6 +1,6 @@
 """The settings of an orderer: typed, checked, saved beside its weights."""
 
-from typing import Any
+from typing import Any, Literal
 
 from .pretrained import CheckedConfig
 
@@ -19,8 +19,19 @@ class OrdererConfig(CheckedConfig):
 
     image_size: int = 36
     patch_size: int = 12
+    encoder: Literal["joint", "cross"] = "joint"
+    """Queries beside the patches (TiTok), or attending to them (Q-Former)."""
+    causal: bool = True
+    """Query i sees only the queries 0..i; False gives unordered tokens, a baseline."""
     tokens: int = 16
     token_dim: int = 64
+    bottleneck: Literal["none", "norm", "sphere", "kl"] = "norm"
+    """What every token has in common, see `Bottleneck`."""
+    mixing: Literal["random", "dct"] = "random"
+    """Where the blends of patches that queries begin with start, see `Mixing`."""
+    decoder: Literal["deterministic", "flow"] = "deterministic"
+    readout: Literal["causal", "pooled"] = "causal"
+    """A causal transformer over the tokens, or their mean, the readout of unordered tokens."""
     width: int = 128
     heads: int = 4
     mlp_ratio: int = 2
@@ -33,6 +44,8 @@ class OrdererConfig(CheckedConfig):
     context_length: int = 40
     vocabulary: int = PIECES
     embed_dim: int = 64
+    fusion_layers: int | None = None
+    """Layers of the transformer that writes captions and matches them; null has none."""
     token_noise: float = 0.1
     """Most deviation of the noise on tokens that the decoder is trained on, `add_token_noise`."""
 
@@ -53,6 +66,12 @@ class OrdererConfig(CheckedConfig):
             )
         if self.token_noise < 0:
             raise ValueError(f"token_noise must not be negative, got {self.token_noise}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of this size."""
+        rows = self.image_size // self.patch_size
+        return rows, rows
 
     @property
     def patches(self) -> int:

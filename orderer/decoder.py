@@ -9,14 +9,27 @@ Source: Yu et al. 2024, "An Image is Worth 32 Tokens" (TiTok), section 3.2,
 https://arxiv.org/abs/2406.07550.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .config import OrdererConfig
 from .layers import Block
-from .positions import Mixing, learned_positions
+from .positions import Grid, Mixing, learned_positions, resampled
 from .prefix import cut_to_prefix
+
+
+class Rebuilt(NamedTuple):
+    """What a decoder gives in training."""
+
+    loss: Float[Tensor, ""]
+    """The reconstruction term."""
+    patches: Float[Tensor, "B N P"]
+    """Its guess of the patches, through which gradients flow."""
+    states: Float[Tensor, "B N W"]
+    """What it knows of each patch half-way through its layers."""
 
 
 class Decoder(nn.Module):
@@ -24,6 +37,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: OrdererConfig) -> None:
         super().__init__()
+        self.grid = config.grid
         self.null = nn.Parameter(torch.zeros(config.token_dim))
         self.embed = nn.Linear(config.token_dim, config.width)
         self.token_positions = learned_positions(config.tokens, config.width)
@@ -37,11 +51,39 @@ class Decoder(nn.Module):
         self.to_patch = nn.Linear(config.width, config.patch_values)
 
     def forward(
-        self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"]
-    ) -> Float[Tensor, "B N P"]:
+        self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"], grid: Grid | None = None
+    ) -> tuple[Float[Tensor, "B N P"], Float[Tensor, "B N W"]]:
+        """Give the patches of a grid (that of the config by default), and the states half-way."""
+        grid = grid or self.grid
         x = self.embed(cut_to_prefix(tokens, keep, self.null))  # [B, K, W]
-        masks = self.masks + self.mixing(x * keep[..., None])  # [B, N, W]
+        masks = resampled(self.masks, self.grid, grid)  # [N, W]
+        masks = masks + self.mixing.to_grid(x * keep[..., None], self.grid, grid)  # [B, N, W]
+        number = masks.shape[1]
         x = torch.cat([masks, x + self.token_positions], dim=1)  # [B, N + K, W]
-        for block in self.blocks:
+        states = x
+        for layer, block in enumerate(self.blocks, start=1):
             x = block(x)
-        return self.to_patch(self.norm(x[:, : masks.shape[1]]))  # [B, N, P]
+            states = x if layer == (len(self.blocks) + 1) // 2 else states
+        return self.to_patch(self.norm(x[:, :number])), states[:, :number]
+
+    def rebuild(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        keep: Bool[Tensor, "B K"],
+        patches: Float[Tensor, "B N P"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+    ) -> Rebuilt:
+        """Rebuild patches whose values lie in [-1, 1]; the term is their mean squared error."""
+        guess, states = self(tokens, keep, grid)
+        return Rebuilt((guess.float() - patches).square().mean(), guess, states)
+
+    def decode(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        keep: Bool[Tensor, "B K"],
+        grid: Grid,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B N P"]:
+        """Draw patches; nothing about it is random."""
+        return self(tokens, keep, grid)[0]

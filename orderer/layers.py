@@ -81,8 +81,12 @@ def causal_mask(length: int, device: torch.device) -> Bool[Tensor, "L L"]:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
-def causal_query_mask(patches: int, queries: int, device: torch.device) -> Bool[Tensor, "L L"]:
-    """Patches see patches; query i sees every patch and the queries 0..i."""
+def query_mask(
+    patches: int, queries: int, causal: bool, device: torch.device
+) -> Bool[Tensor, "L L"]:
+    """Patches see patches; query i sees every patch and the queries 0..i, or all if not causal."""
     mask = causal_mask(patches + queries, device)
     mask[:patches, :patches] = True
+    if not causal:
+        mask[patches:, patches:] = True
     return mask

@@ -1,44 +1,36 @@
 """The orderer: images to ordered tokens, aligned with text and decodable at every prefix.
 
-B batch   S image side   K tokens   D channels of a token   k prefix length   E embedding size
-L word pieces   W width of the text tower   N patches   P values of a patch   J measured prefixes
+B batch   H, W image height and width   K tokens   D channels of a token   k prefix length
+E embedding size   L word pieces   T width of the text tower   N patches   P values of a patch
+C colours   O what the encoder gives for a token
 """
 
 import hashlib
 import json
 import math
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from .bottleneck import add_token_noise, normalise_tokens
+from .bottleneck import Bottled, Bottleneck
 from .config import OrdererConfig
-from .decoder import Decoder
+from .decoder import Decoder, Rebuilt
 from .encoder import JointEncoder
-from .objectives import contrastive_loss, reconstruction_loss
+from .features import make_features
 from .patches import patchify, unpatchify
-from .prefix import draw_lengths, keep_mask, prefix_lengths
+from .positions import Grid
 from .pretrained import CheckedModel
 from .readout import Readout
 from .text import TextTower
 
 ENCODING_SETTINGS = ("image_size", "patch_size", "tokens", "token_dim", "width", "heads")
+LATER_ENCODING_SETTINGS = {"encoder": "joint", "causal": True, "bottleneck": "norm"}
+"""Settings that came after the first orderers, and what those had: they keep their hash."""
+
 START_SCALE, MOST_SCALE = 30.0, 100.0
 """Of the inverse temperature: a softer start than 30 is slow to tell near captions apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrdererLoss:
-    """The terms of stage 1's loss, unweighted."""
-
-    reconstruction: Float[Tensor, ""]
-    contrastive: Float[Tensor, "J"]
-    """At each prefix of `prefix_lengths`."""
-    tokens: Float[Tensor, "B K D"]
-    """Those of the images, without noise: no term, but what stage 3 goes on with."""
 
 
 class Orderer(CheckedModel):
@@ -50,9 +42,13 @@ class Orderer(CheckedModel):
 
     def __init__(self, config: OrdererConfig) -> None:
         super().__init__(config)
-        self.encoder = JointEncoder(config)
+        self.features = make_features(config)
+        self.bottleneck = Bottleneck(config.bottleneck, config.token_dim)
+        grid = self.features.grid(config.image_size, config.image_size)
+        self.encoder = JointEncoder(config, self.features.channels, grid, self.bottleneck.channels)
         self.decoder = Decoder(config)
-        self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
+        if grid == config.grid:
+            self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
         self.readout = Readout(config)
         self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
@@ -61,33 +57,66 @@ class Orderer(CheckedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Keep the start that each part gives itself."""
 
-    def forward(self, images: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B K D"]:
+    def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B K D"]:
         return self.encode(images)
 
     def encode(
-        self, images: Shaped[Tensor, "B 3 S S"], prefix: int | None = None
+        self, images: Shaped[Tensor, "B C H W"], prefix: int | None = None
     ) -> Float[Tensor, "B k D"]:
         """Turn images into their first `prefix` tokens (all of them by default).
 
         Args:
-            images: uint8 in 0..255, or floats in [-1, 1].
+            images: uint8 in 0..255, or floats in [-1, 1]; their sides are multiples of the patch.
             prefix: k in 1..K.
 
         Raises:
-            ValueError: for a prefix outside 1..K, or images of another size.
+            ValueError: for a prefix outside 1..K, or images that are none.
         """
-        return self._encode(self._patches(images), self._checked(prefix))
+        return self.bottleneck(self._encode(images, self._checked(prefix)))
 
-    def decode(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B 3 S S"]:
-        """Draw images from the first k tokens of each; values lie in [-1, 1]."""
+    def decode(
+        self,
+        tokens: Float[Tensor, "B k D"],
+        size: tuple[int, int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Draw images from the first k tokens of each; values lie in [-1, 1].
+
+        Args:
+            tokens: k of them, in 1..K.
+            size: height and width in pixels; by default those that the orderer was made for.
+            generator: source of the noise of a flow decoder, on the model's device.
+
+        Raises:
+            ValueError: for a number of tokens outside 1..K, or a size that patches do not tile.
+        """
         keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         missing = self.config.tokens - self._checked(tokens.shape[1])
         tokens = nn.functional.pad(tokens, (0, 0, 0, missing))
-        patches = self.decoder(tokens, nn.functional.pad(keep, (0, missing)))
-        return self._pixels(patches).clamp(-1, 1)
+        keep = nn.functional.pad(keep, (0, missing))
+        grid = self._grid(*(size or (self.config.image_size, self.config.image_size)))
+        patches = self.decoder.decode(tokens, keep, grid, generator)
+        return unpatchify(patches, self.config.patch_size, grid[0]).clamp(-1, 1)
+
+    def sample_tokens(
+        self, images: Shaped[Tensor, "B 3 H W"], generator: torch.Generator | None = None
+    ) -> Bottled:
+        """Turn images into tokens as training sees them, see `Bottleneck`."""
+        return self.bottleneck.sample(self._encode(images, self.config.tokens), generator)
+
+    def rebuild(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        keep: Bool[Tensor, "B K"],
+        images: Shaped[Tensor, "B 3 H W"],
+        generator: torch.Generator | None = None,
+    ) -> Rebuilt:
+        """Have the decoder rebuild images from the tokens that `keep` keeps."""
+        patches = patchify(_in_range(images), self.config.patch_size)
+        return self.decoder.rebuild(tokens, keep, patches, self._grid(*images.shape[2:]), generator)
 
     def embed_images(
-        self, images: Shaped[Tensor, "B 3 S S"], prefix: int | None = None
+        self, images: Shaped[Tensor, "B 3 H W"], prefix: int | None = None
     ) -> Float[Tensor, "B E"]:
         """Unit embeddings of images, read from their first `prefix` tokens."""
         return self.embed_tokens(self.encode(images, prefix))[:, -1]
@@ -102,51 +131,10 @@ class Orderer(CheckedModel):
 
     def embed_words(
         self, text: Int[Tensor, "B L"]
-    ) -> tuple[Float[Tensor, "B L W"], Bool[Tensor, "B L"]]:
+    ) -> tuple[Float[Tensor, "B L T"], Bool[Tensor, "B L"]]:
         """The text tower's embedding of every word piece, and a mask that is False for padding."""
         places = torch.arange(text.shape[1], device=text.device)
         return self.text.words(text), places <= text.argmax(dim=-1, keepdim=True)
-
-    def loss(
-        self,
-        images: UInt8[Tensor, "B 3 S S"],
-        text: Int[Tensor, "B L"] | None,
-        captions: Int[Tensor, "B"],
-        full_share: float,
-        generator: torch.Generator | None = None,
-    ) -> OrdererLoss:
-        """Stage 1's terms on one batch of pairs.
-
-        Args:
-            images: pixels.
-            text: the tokenised captions; None leaves the contrastive term out, as zeros.
-            captions: a number per caption, the same for equal captions.
-            full_share: the share of images decoded from the whole sequence, see `draw_lengths`.
-            generator: source of the prefix lengths and the token noise, on the model's device.
-        """
-        patches = self._patches(images)
-        tokens = self._encode(patches, self.config.tokens)
-        noisy = add_token_noise(tokens, self.config.token_noise, generator)
-        lengths = draw_lengths(len(images), self.config.tokens, full_share, generator=generator)
-        rebuilt = self.decoder(noisy, keep_mask(lengths.to(tokens.device), self.config.tokens))
-        return OrdererLoss(
-            reconstruction=reconstruction_loss(rebuilt, patches),
-            contrastive=self._contrast(tokens, text, captions),
-            tokens=tokens,
-        )
-
-    def _contrast(
-        self,
-        tokens: Float[Tensor, "B K D"],
-        text: Int[Tensor, "B L"] | None,
-        captions: Int[Tensor, "B"],
-    ) -> Float[Tensor, "J"]:
-        lengths = prefix_lengths(self.config.tokens)
-        if text is None:
-            return tokens.new_zeros(len(lengths), dtype=torch.float32)
-        images = self.embed_tokens(tokens)[:, [k - 1 for k in lengths]]  # [B, J, E]
-        texts = self.embed_texts(text)  # [B, E]
-        return contrastive_loss(images.float(), texts.float(), captions, self.scale)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -160,6 +148,9 @@ class Orderer(CheckedModel):
         """
         digest = hashlib.sha256()
         settings = {name: getattr(self.config, name) for name in ENCODING_SETTINGS}
+        for name, first in LATER_ENCODING_SETTINGS.items():
+            if getattr(self.config, name) != first:
+                settings[name] = getattr(self.config, name)
         digest.update(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             values = tensor.detach().cpu().contiguous()
@@ -167,28 +158,39 @@ class Orderer(CheckedModel):
             digest.update(values.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _encode(self, patches: Float[Tensor, "B N P"], prefix: int) -> Float[Tensor, "B k D"]:
-        return normalise_tokens(self.encoder(patches, prefix))
-
-    def _patches(self, images: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B N P"]:
-        size = self.config.image_size
-        if images.shape[1:] != (3, size, size):
+    def _encode(self, images: Shaped[Tensor, "B C H W"], prefix: int) -> Float[Tensor, "B k O"]:
+        if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
-                f"this orderer reads images of 3 x {size} x {size}, "
-                f"got {' x '.join(map(str, images.shape[1:]))}"
+                f"an orderer reads images of 3 colours, [B, 3, H, W], got {list(images.shape)}"
             )
-        patches = patchify(images, self.config.patch_size)
-        return patches / 127.5 - 1 if images.dtype == torch.uint8 else patches
+        self._grid(*images.shape[2:])
+        features = self.features(_in_range(images))
+        return self.encoder(features, self.features.grid(*images.shape[2:]), prefix)
 
-    def _pixels(self, patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B 3 S S"]:
-        rows = self.config.image_size // self.config.patch_size
-        return unpatchify(patches, self.config.patch_size, rows)
+    def _grid(self, height: int, width: int) -> Grid:
+        """Rows and columns of the patches of an image."""
+        patch = self.config.patch_size
+        if height < patch or width < patch or height % patch or width % patch:
+            raise ValueError(
+                f"the sides of an image must be multiples of the patch, {patch} pixels, "
+                f"got {height} x {width}"
+            )
+        return height // patch, width // patch
 
     def _checked(self, prefix: int | None) -> int:
         prefix = self.config.tokens if prefix is None else prefix
         if not 1 <= prefix <= self.config.tokens:
             raise ValueError(f"prefix must lie in 1..{self.config.tokens}, got {prefix}")
         return prefix
+
+
+def _in_range(images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Images with values in [-1, 1]."""
+    if images.dtype == torch.uint8:
+        return images / 127.5 - 1
+    if not bool(images.isfinite().all()):
+        raise ValueError("pixels must be finite, got NaN or infinity")
+    return images
 
 
 AutoConfig.register(OrdererConfig.model_type, OrdererConfig)

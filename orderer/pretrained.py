@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from safetensors import SafetensorError
@@ -20,6 +21,15 @@ FORMAT_VERSION = 1
 
 PASSED_ON = {"transformers_version", "name_or_path", "torch_dtype", "attn_implementation"}
 """Keys that transformers itself adds to settings."""
+
+NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[str]: "a list of texts",
+    NoneType: "null",
+}
 
 M = TypeVar("M", bound="CheckedModel")
 
@@ -56,7 +66,7 @@ class CheckedConfig(PreTrainedConfig):
 def _check_value(name: str, value: object, kind: Any) -> None:
     if not _fits(value, kind):
         raise ValueError(f"{name} must be {_in_words(kind)}, got {value!r}")
-    if kind is int and isinstance(value, int) and value < 1:
+    if kind in (int, int | None) and isinstance(value, int) and value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
@@ -65,14 +75,17 @@ def _fits(value: object, kind: Any) -> bool:
         return value in get_args(kind)
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_fits(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, each) for each in get_args(kind))
     return type(value) in ((int, float) if kind is float else (kind,))  # True is no number here
 
 
 def _in_words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
-    names = {int: "a whole number", float: "a number", str: "text", list[str]: "a list of texts"}
-    return names[kind]
+    if get_origin(kind) is UnionType:
+        return " or ".join(map(_in_words, get_args(kind)))
+    return NAMES[kind]
 
 
 class CheckedModel(PreTrainedModel):

@@ -7,6 +7,7 @@ downloaded.
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,23 @@ from transformers.utils import PushToHubMixin, cached_file
 from .pretrained import read_settings
 
 FILE = "preprocessor_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What is said of a batch of images, each different caption once."""
+
+    texts: Int[Tensor, "U L"]
+    """The U captions, tokenised."""
+    numbers: Int[Tensor, "U"]
+    """A number for each, the same for equal captions in every process."""
+    at: Int[Tensor, "B J"]
+    """Which of them each image has at each measured prefix."""
+
+    def to(self, device: torch.device) -> "Said":
+        return Said(
+            texts=self.texts.to(device), numbers=self.numbers.to(device), at=self.at.to(device)
+        )
 
 
 class OrdererProcessor(PushToHubMixin):
@@ -77,6 +95,16 @@ class OrdererProcessor(PushToHubMixin):
         """A number per caption, the same for equal captions in every process."""
         digests = (hashlib.sha256(caption.encode()).digest()[:7] for caption in captions)
         return torch.tensor([int.from_bytes(digest) for digest in digests])
+
+    def said(self, captions: Sequence[Sequence[str]]) -> Said:
+        """Tokenise the captions that each image has, one at each measured prefix."""
+        places = {caption: None for of_one in captions for caption in of_one}
+        index = {caption: place for place, caption in enumerate(places)}
+        return Said(
+            texts=self.text(list(places)),
+            numbers=self.identities(list(places)),
+            at=torch.tensor([[index[caption] for caption in of_one] for of_one in captions]),
+        )
 
     def images(self, pixels: Float[Tensor, "B 3 S S"]) -> list[Image.Image]:
         """Turn decoded pixels in [-1, 1] into pictures."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from ar import ARConfig
-from orderer import OrdererConfig
+from orderer import Objectives, OrdererConfig
 from recipes.data_settings import DataSettings
 from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.settings import at_least, share
@@ -58,25 +58,14 @@ class OrdererTraining:
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
     """Pairs in one step, over all processes."""
-    reconstruction: float = 25.0
-    """Weight of the squared error, on pixels in [-1, 1]."""
-    contrastive: float = 1.0
-    """Weight of the contrastive loss, the mean over the prefixes."""
-    contrastive_from: int = 100
-    """Step at which the contrastive loss comes in: from step 0 on it holds reconstruction back for
-    the whole run, on features that are already there it is learned within 200 steps."""
-    contrastive_ramp: int = 100
-    """Steps over which it comes to its full weight."""
-    full_share: float = 0.7
-    """Share of the images that are decoded from all their tokens."""
+    detail: bool = False
+    """True pairs growing prefixes with growing captions: an image's first caption, its barest, with
+    the first tokens, the last with all. False pairs all prefixes with the one that is drawn."""
+    objectives: Objectives = field(default_factory=Objectives)
     optim: OptimSettings = field(default_factory=OptimSettings)
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, batch_size=self.batch_size)
-        at_least(1, contrastive_ramp=self.contrastive_ramp)
-        at_least(0, reconstruction=self.reconstruction, contrastive=self.contrastive)
-        at_least(0, contrastive_from=self.contrastive_from)
-        share(full_share=self.full_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ would collapse the orderer.
 import torch
 
 from ar import Alignment, ARModel
-from orderer import Orderer, OrdererProcessor, contrastive_loss, prefix_lengths
+from orderer import Orderer, OrdererProcessor, Stage1, contrastive_loss, prefix_lengths
+from recipes.captioning import say
 from recipes.conditions import condition_on
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
@@ -35,9 +36,8 @@ SHAPING = (
     "data.crop_area",
     "data.mirrored",
     "train_joint",
-    "train_orderer.reconstruction",
-    "train_orderer.contrastive",
-    "train_orderer.full_share",
+    "train_orderer.objectives",
+    "train_orderer.detail",
     "train_ar.condition_drop",
     "seed",
     "precision",
@@ -56,6 +56,8 @@ def main(experiment: Experiment) -> None:
     pairs = experiment.data.open_train(orderer.config.image_size)
     check_captions(captions_of_all(pairs), processor)
     prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
+    stage = Stage1(orderer, experiment.train_orderer.objectives).to(device).train()
+    weights = experiment.train_orderer.objectives.full_weights()
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     generating = torch.nn.ModuleDict({"ar": model})
@@ -67,7 +69,7 @@ def main(experiment: Experiment) -> None:
     if alignment is None:
         orderer.requires_grad_(False)
     else:
-        learners["orderer"] = settings.orderer_optim.learner(orderer, settings.steps)
+        learners["orderer"] = settings.orderer_optim.learner(stage, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "joint",
         learners=learners,
@@ -93,45 +95,30 @@ def main(experiment: Experiment) -> None:
         batches = experiment.data.batches(pairs, draw, processor)
         for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
-            text = processor.text(batch.captions).to(device)
-            captions = processor.identities(batch.captions).to(device)
+            said = say(batch, processor, orderer.config.tokens, experiment.train_orderer.detail)
+            said = said.to(device)
             dropped = torch.rand(len(batch.images)) < experiment.train_ar.condition_drop
             with precise(device, experiment.precision):
                 # Stage 1, on replayed pairs and at full weight
-                terms = orderer.loss(
-                    batch.images.to(device),
-                    text,
-                    captions,
-                    experiment.train_orderer.full_share,
-                )
+                terms = stage(batch.images.to(device), said, weights)
                 # Stage 2, on detached tokens
                 condition = condition_on(batch.captions, model, orderer, processor)
                 condition = model.drop(condition, dropped.to(device))
                 errors = model.loss(terms.tokens.detach(), condition)  # [K]
-            contrastive, flow = terms.contrastive.mean(), errors.mean()
-            logged = {
-                "flow": flow,
-                "reconstruction": terms.reconstruction,
-                "contrastive": contrastive,
-            }
-            loss = flow
+            loss = errors.mean()
+            logged = {"flow": loss, **terms.values}
             if alignment is not None:
                 # How stage 2 reaches stage 1: the trunk's states must tell the caption
                 route = terms.tokens if step >= settings.align_from else terms.tokens.detach()
                 with precise(device, experiment.precision):
                     aligned = contrastive_loss(
                         alignment(model, route)[:, prefixes].float(),
-                        orderer.embed_texts(text).detach().float(),
-                        captions,
+                        orderer.embed_texts(said.texts).detach().float()[said.at],
+                        said.numbers[said.at],
                         orderer.scale.detach(),
                     ).mean()
                 logged["alignment"] = aligned
-                loss = (
-                    loss
-                    + settings.align * aligned
-                    + experiment.train_orderer.reconstruction * terms.reconstruction
-                    + experiment.train_orderer.contrastive * contrastive
-                )
+                loss = loss + settings.align * aligned + terms.total(weights)
             update(step, loss, list(learners.values()))
             run.log(step, {"loss": loss, **logged})
             done = step + 1

@@ -16,7 +16,8 @@ resuming then promise. Captions that are too long are left out as they are met, 
 resumed must name the same shards, but nobody checks that they hold the same.
 """
 
-from orderer import Orderer, OrdererProcessor
+from orderer import Orderer, OrdererProcessor, Stage1
+from recipes.captioning import say
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
@@ -51,8 +52,8 @@ def main(experiment: Experiment) -> None:
     check_captions(captions_of_all(pairs), processor)
 
     device = prepare_device()
-    model.to(device).train()
-    learner = settings.optim.learner(model, settings.steps)
+    stage = Stage1(model, settings.objectives).to(device).train()
+    learner = settings.optim.learner(stage, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "orderer",
         learners={"orderer": learner},
@@ -73,30 +74,15 @@ def main(experiment: Experiment) -> None:
         batches = experiment.data.batches(pairs, draw, processor)
         for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
-            ramp = min(max((step - settings.contrastive_from) / settings.contrastive_ramp, 0), 1)
-            text = processor.text(batch.captions).to(device) if ramp else None
+            weights = settings.objectives.weights(step)
+            said = say(batch, processor, model.config.tokens, settings.detail).to(device)
             with precise(device, experiment.precision):
-                terms = model.loss(
-                    batch.images.to(device),
-                    text,
-                    processor.identities(batch.captions).to(device),
-                    settings.full_share,
-                )
-            contrastive = terms.contrastive.mean()
-            loss = (
-                settings.reconstruction * terms.reconstruction
-                + settings.contrastive * ramp * contrastive
-            )
+                terms = stage(batch.images.to(device), said, weights)
+            loss = terms.total(weights)
+            pulls = terms.gradient_norms(weights) if run.logs_at(step) else {}
             (norm,) = update(step, loss, [learner])
-            run.log(
-                step,
-                {
-                    "loss": loss,
-                    "reconstruction": terms.reconstruction,
-                    "contrastive": contrastive,
-                    "gradient_norm": norm,
-                },
-            )
+            pulls = {f"gradient_norm/{name}": pull for name, pull in pulls.items()}
+            run.log(step, {"loss": loss, **terms.values, "gradient_norm": norm, **pulls})
             done = step + 1
             if done % experiment.checkpoint_every == 0 or done == settings.steps:
                 progress.save(done, run)

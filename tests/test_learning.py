@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ar import ARConfig, ARModel
 from data.scenes import load_scenes
-from orderer import Orderer, OrdererProcessor
+from orderer import Objectives, Orderer, OrdererProcessor, Stage1
 from orderer.bottleneck import normalise_tokens
 
 
@@ -31,14 +31,16 @@ def test_fifty_steps_teach_the_orderer_pixels_and_captions(tiny_orderer: Orderer
     scenes = load_scenes("train", 64, image_size=16)
     processor = OrdererProcessor(image_size=16, context_length=40)
     captions = [each[-1] for each in scenes.captions]
-    text, identities = processor.text(captions), processor.identities(captions)
+    stage = Stage1(tiny_orderer, Objectives(full_share=0.25))
+    said = processor.said([[caption] * 3 for caption in captions])
+    wanted = ("reconstruction", "contrastive")
     reconstruction, contrastive = [], []
 
     def loss() -> Tensor:
-        terms = tiny_orderer.loss(scenes.images, text, identities, full_share=0.25)
-        reconstruction.append(terms.reconstruction.item())
-        contrastive.append(terms.contrastive.mean().item())
-        return 10 * terms.reconstruction + 0.3 * terms.contrastive.mean()
+        terms = stage(scenes.images, said, wanted)
+        reconstruction.append(terms.values["reconstruction"].item())
+        contrastive.append(terms.values["contrastive"].item())
+        return terms.total({"reconstruction": 10.0, "contrastive": 0.3})
 
     losses = losses_of_fifty_steps(tiny_orderer.train(), loss)
     assert mean(losses[-5:]) < 0.6 * losses[0]

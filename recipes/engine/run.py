@@ -150,10 +150,14 @@ class Run(AbstractContextManager["Run"]):
         """
         self._done = step + 1
         self.bar.update(self._done - self.bar.n)
-        if step % self.log_every == 0 or self._done == self.steps:
+        if self.logs_at(step):
             means = self.mean(values)
             if self.is_main:
                 self._write(step, means)
+
+    def logs_at(self, step: int) -> bool:
+        """Whether the values of a step (from 0) are written."""
+        return step % self.log_every == 0 or step + 1 == self.steps
 
     def mean(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         """The mean of each value over the processes."""

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from orderer.layers import attend, causal_mask, causal_query_mask
+from orderer.layers import attend, causal_mask, query_mask
 
 
 @pytest.mark.parametrize(
     "mask",
-    [None, causal_mask(5, torch.device("cpu")), causal_query_mask(3, 2, torch.device("cpu"))],
+    [None, causal_mask(5, torch.device("cpu")), query_mask(3, 2, True, torch.device("cpu"))],
     ids=["everything", "causal", "queries"],
 )
 def test_it_is_torchs_attention_and_so_are_its_gradients(mask: torch.Tensor | None) -> None:

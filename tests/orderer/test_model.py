@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from orderer import Orderer
+from orderer import Objectives, Orderer, OrdererConfig, OrdererProcessor, Said, Stage1
+from orderer.patches import unpatchify
 
 ROUNDING = {"atol": 2e-6, "rtol": 0.0}
 
@@ -17,6 +18,16 @@ def images() -> Tensor:
 @pytest.fixture
 def text() -> Tensor:
     return torch.tensor([[49406, 320, 736, 49407, 0], [49406, 320, 1125, 3989, 49407]])
+
+
+WEIGHTS = {"reconstruction": 1.0, "contrastive": 1.0}
+
+
+@pytest.fixture
+def said() -> Said:
+    """A caption for each of two images, the same at the prefixes 1, 2 and 4."""
+    processor = OrdererProcessor(image_size=16, context_length=40)
+    return processor.said([["a red ring"] * 3, ["a blue moon"] * 3])
 
 
 def reach(output: Tensor, source: Tensor) -> list[bool]:
@@ -89,18 +100,18 @@ def test_embeddings_have_unit_length(tiny_orderer: Orderer, images: Tensor, text
 def test_decoding_ignores_what_was_cut(tiny_orderer: Orderer) -> None:
     tokens, keep = torch.randn(1, 4, 6), torch.tensor([[True, True, False, False]])
     other = torch.cat([tokens[:, :2], torch.randn(1, 2, 6)], dim=1)
-    assert torch.equal(tiny_orderer.decoder(tokens, keep), tiny_orderer.decoder(other, keep))
+    assert torch.equal(tiny_orderer.decoder(tokens, keep)[0], tiny_orderer.decoder(other, keep)[0])
 
 
 def test_decoding_a_cut_sequence_is_decoding_with_the_rest_masked(tiny_orderer: Orderer) -> None:
     tokens, keep = torch.randn(1, 4, 6), torch.tensor([[True, True, False, False]])
-    masked = tiny_orderer._pixels(tiny_orderer.decoder(tokens, keep)).clamp(-1, 1)
+    masked = unpatchify(tiny_orderer.decoder(tokens, keep)[0], 4, rows=4).clamp(-1, 1)
     assert torch.equal(tiny_orderer.decode(tokens[:, :2]), masked)
 
 
 def test_no_gradient_reaches_a_cut_token_through_the_decoder(tiny_orderer: Orderer) -> None:
     tokens = torch.randn(1, 4, 6).requires_grad_()
-    patches = tiny_orderer.decoder(tokens, torch.tensor([[True, True, False, False]]))
+    patches, _ = tiny_orderer.decoder(tokens, torch.tensor([[True, True, False, False]]))
     assert reach(patches, tokens) == [True, True, False, False]
 
 
@@ -131,23 +142,25 @@ def test_a_word_is_the_same_wherever_it_stands(tiny_orderer: Orderer, text: Tens
 
 
 def test_the_loss_reaches_every_parameter(
-    tiny_orderer: Orderer, images: Tensor, text: Tensor
+    tiny_orderer: Orderer, images: Tensor, said: Said
 ) -> None:
     with torch.no_grad():
         tiny_orderer.decoder.null.normal_()
-    loss = tiny_orderer.loss(images, text, torch.tensor([0, 1]), full_share=0.0)
-    (loss.reconstruction + loss.contrastive.mean()).backward()
-    for name, parameter in tiny_orderer.named_parameters():
+    stage = Stage1(tiny_orderer, Objectives(full_share=0.0))
+    stage(images, said, WEIGHTS).total(WEIGHTS).backward()
+    for name, parameter in stage.named_parameters():
         assert parameter.grad is not None, name
 
 
 def test_the_loss_is_a_function_of_its_generator(
-    tiny_orderer: Orderer, images: Tensor, text: Tensor
+    tiny_orderer: Orderer, images: Tensor, said: Said
 ) -> None:
+    stage = Stage1(tiny_orderer, Objectives(full_share=0.5))
+
     def terms(seed: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        loss = tiny_orderer.loss(images, text, torch.tensor([0, 1]), 0.5, generator)
-        return loss.reconstruction, loss.contrastive
+        values = stage(images, said, WEIGHTS, generator).values
+        return values["reconstruction"], values["contrastive"]
 
     torch.testing.assert_close(terms(1), terms(1), atol=0, rtol=0)
     assert not torch.equal(terms(1)[0], terms(2)[0])
@@ -166,9 +179,43 @@ def test_tokens_beyond_the_sequence_are_refused(tiny_orderer: Orderer) -> None:
         tiny_orderer.decode(torch.randn(1, 5, 6))
 
 
-def test_images_of_another_size_are_refused(tiny_orderer: Orderer) -> None:
-    with pytest.raises(ValueError, match="images of 3 x 16 x 16, got 3 x 32 x 32"):
-        tiny_orderer.encode(torch.zeros(1, 3, 32, 32))
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ((1, 3, 16, 18), "multiples of the patch, 4 pixels, got 16 x 18"),
+        ((1, 3, 0, 16), "multiples of the patch, 4 pixels, got 0 x 16"),
+        ((1, 1, 16, 16), r"images of 3 colours, \[B, 3, H, W\], got \[1, 1, 16, 16\]"),
+    ],
+)
+def test_what_is_no_image_is_refused(
+    tiny_orderer: Orderer, shape: tuple[int, ...], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        tiny_orderer.encode(torch.zeros(shape))
+
+
+def test_pixels_that_are_no_numbers_are_refused(tiny_orderer: Orderer) -> None:
+    with pytest.raises(ValueError, match="pixels must be finite, got NaN or infinity"):
+        tiny_orderer.encode(torch.full((1, 3, 16, 16), float("nan")))
+
+
+@pytest.mark.parametrize("size", [(16, 24), (8, 32), (48, 48)])
+def test_images_of_any_size_become_as_many_tokens_and_are_decoded_to_any_size(
+    tiny_orderer: Orderer, size: tuple[int, int]
+) -> None:
+    tokens = tiny_orderer.encode(torch.rand(2, 3, *size) * 2 - 1)
+    assert tokens.shape == (2, 4, 6)
+    assert tiny_orderer.decode(tokens[:, :2], size).shape == (2, 3, *size)
+
+
+def test_queries_without_an_order_see_each_other(tiny_orderer: Orderer, images: Tensor) -> None:
+    config = OrdererConfig(**{**tiny_orderer.config.to_diff_dict(), "causal": False})
+    unordered = Orderer(config).eval()
+    tokens = unordered.encode(images[:1])
+    queries = unordered.encoder.queries
+    (gradient,) = torch.autograd.grad(tokens[0, 0, 0], queries, retain_graph=True)
+    assert gradient.abs().sum(dim=-1).gt(0).all()
+    torch.testing.assert_close(unordered.encode(images[:1], prefix=2), tokens[:, :2], **ROUNDING)
 
 
 def test_the_encoding_hash_names_the_encoding_and_nothing_else(tiny_orderer: Orderer) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from orderer.objectives import contrastive_loss, reconstruction_loss
+from orderer.objectives import contrastive_loss, sigmoid_loss
 
 WORLD = 2
 
@@ -24,6 +24,11 @@ def batch(prefixes: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     return F.normalize(images, dim=-1), F.normalize(texts, dim=-1), torch.tensor(7.0).double()
 
 
+def given(texts: Tensor, captions: Tensor, prefixes: int = 3) -> tuple[Tensor, Tensor]:
+    """The same caption at every prefix."""
+    return texts[:, None].expand(-1, prefixes, -1), captions[:, None].expand(-1, prefixes)
+
+
 CAPTIONS = torch.tensor([0, 1, 2, 0, 3, 1, 0, 4])
 
 
@@ -31,7 +36,7 @@ def test_unique_captions_give_the_loss_of_open_clip() -> None:
     from open_clip import ClipLoss
 
     images, texts, scale = batch()
-    losses = contrastive_loss(images, texts, torch.arange(8), scale)
+    losses = contrastive_loss(images, *given(texts, torch.arange(8)), scale)
     for prefix, loss in enumerate(losses):
         expected = ClipLoss()(images[:, prefix], texts, scale)
         torch.testing.assert_close(loss, expected, atol=1e-12, rtol=0)
@@ -41,7 +46,9 @@ def test_two_equal_captions_share_the_target() -> None:
     # Orthogonal pictures; pictures 0 and 1 have the same caption, along e0.
     images = torch.eye(3, dtype=torch.float64)[:, None]  # [B, P, E]
     texts = torch.eye(3, dtype=torch.float64)[[0, 0, 2]]
-    (loss,) = contrastive_loss(images, texts, torch.tensor([5, 5, 9]), torch.tensor(1.0).double())
+    (loss,) = contrastive_loss(
+        images, *given(texts, torch.tensor([5, 5, 9]), 1), torch.tensor(1.0).double()
+    )
     e = math.e
     to_text = [math.log(2 * e + 1) - 1, math.log(3), math.log(e + 2) - 1]
     to_image = [math.log(e + 2) - 0.5, math.log(e + 2) - 0.5, math.log(e + 2) - 1]
@@ -52,7 +59,7 @@ def test_equal_captions_do_not_push_each_other_away() -> None:
     images = torch.eye(2, dtype=torch.float64)[[0, 0]][:, None]
     texts = torch.eye(2, dtype=torch.float64)[[0, 0]].requires_grad_()
     scale = torch.tensor(10.0).double()
-    (loss,) = contrastive_loss(images, texts, torch.tensor([1, 1]), scale)
+    (loss,) = contrastive_loss(images, *given(texts, torch.tensor([1, 1]), 1), scale)
     assert loss.item() == pytest.approx(math.log(2))  # the least there is: half a target each
     loss.backward()
     assert texts.grad is not None and texts.grad.abs().max() < 1e-12
@@ -62,8 +69,8 @@ def test_the_order_of_pairs_does_not_matter() -> None:
     images, texts, scale = batch()
     shuffled = torch.randperm(8)
     torch.testing.assert_close(
-        contrastive_loss(images[shuffled], texts[shuffled], CAPTIONS[shuffled], scale),
-        contrastive_loss(images, texts, CAPTIONS, scale),
+        contrastive_loss(images[shuffled], *given(texts[shuffled], CAPTIONS[shuffled]), scale),
+        contrastive_loss(images, *given(texts, CAPTIONS), scale),
     )
 
 
@@ -71,7 +78,9 @@ def gradients(images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor) ->
     """Loss and gradients as data-parallel training has them: of shared parameters."""
     mix = torch.eye(5, dtype=torch.float64).requires_grad_()
     scale = scale.clone().requires_grad_()
-    losses = contrastive_loss(F.normalize(images @ mix, dim=-1), texts @ mix, captions, scale)
+    losses = contrastive_loss(
+        F.normalize(images @ mix, dim=-1), *given(texts @ mix, captions), scale
+    )
     (losses * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert mix.grad is not None and scale.grad is not None
     return {"losses": losses.detach(), "mix": mix.grad, "scale": scale.grad}
@@ -112,9 +121,26 @@ def work(folder: Path, rank: int) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_reconstruction_is_the_mean_squared_error() -> None:
-    patches = torch.zeros(2, 4, 3)
-    assert reconstruction_loss(patches + 0.5, patches).item() == 0.25
+def test_the_sigmoid_form_is_the_loss_of_open_clip() -> None:
+    from open_clip.loss import SigLipLoss
+
+    images, texts, scale = batch()
+    bias = torch.tensor(-3.0).double()
+    losses = sigmoid_loss(images, *given(texts, torch.arange(8)), scale, bias)
+    for prefix, loss in enumerate(losses):
+        expected = SigLipLoss()(images[:, prefix], texts, scale, bias)
+        torch.testing.assert_close(loss, expected, atol=1e-12, rtol=0)
+
+
+def test_each_prefix_is_compared_with_its_own_captions() -> None:
+    images, texts, scale = batch()
+    other = texts.roll(1, dims=0)
+    growing = torch.stack([other, texts, texts], dim=1)
+    captions = torch.arange(8)[:, None].expand(-1, 3)
+    losses = contrastive_loss(images, growing, captions, scale)
+    same = contrastive_loss(images, *given(texts, torch.arange(8)), scale)
+    torch.testing.assert_close(losses[1:], same[1:])
+    assert not torch.isclose(losses[0], same[0])
 
 
 if __name__ == "__main__":

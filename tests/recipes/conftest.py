@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from orderer import Objectives
 from recipes import train_ar, train_joint, train_orderer, write_tokens
 from recipes.data_settings import DataSettings
 from recipes.experiment import (
@@ -66,7 +67,7 @@ def tiny() -> Experiment:
         orderer=smoke["orderer"],
         ar=smoke["ar"],
         train_orderer=OrdererTraining(
-            steps=4, batch_size=16, contrastive_from=0, contrastive_ramp=2, optim=optim
+            steps=4, batch_size=16, objectives=Objectives(text_from=0, text_ramp=2), optim=optim
         ),
         train_ar=ARTraining(steps=4, batch_size=16, optim=optim),
         train_joint=JointTraining(

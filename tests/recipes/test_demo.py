@@ -197,7 +197,10 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
             {"train_ar": {"batch_size": 33}},
             "train_ar.batch_size must divide by the 2 processes, got 33",
         ),
-        ({"train_orderer": {"full_share": 1.5}}, "full_share must lie in 0..1, got 1.5"),
+        (
+            {"train_orderer": {"objectives": {"full_share": 1.5}}},
+            "full_share must lie in 0..1, got 1.5",
+        ),
         ({"sampling": {"guidance_scale": -1}}, "guidance_scale must be at least 0, got -1"),
         ({"evaluation": {"tasks": ["retrieval"]}}, "evaluation.tasks lacks reconstruction"),
     ],

@@ -165,7 +165,7 @@ def test_a_caption_to_draw_longer_than_the_context_is_refused(
         (["--orderer={toknes: 3}"], "OrdererConfig has no setting named toknes, got 3 for it"),
         (["--train_orderer.steps=many"], "train_orderer.steps must be int, got many"),
         (["--train_orderer.steps=0"], "steps must be at least 1, got 0"),
-        (["--train_orderer.contrastive_ramp=0"], "contrastive_ramp must be at least 1, got 0"),
+        (["--train_orderer.objectives.text_ramp=0"], "text_ramp must be at least 1, got 0"),
         (["--train_orderer.optim.clip=-1"], "clip must be at least 0, got -1.0"),
         (["--orderer={tokens: 2.5}"], "tokens must be a whole number, got 2.5"),
         (["--checkpoint_every=0"], "checkpoint_every must be at least 1, got 0"),

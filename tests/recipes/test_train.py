@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from orderer import Orderer
+from orderer import Objectives, Orderer
 from recipes import train_ar, train_joint, train_orderer, write_tokens
 from recipes.data_settings import DataSettings
 from recipes.engine.launch import launch
@@ -158,8 +158,8 @@ def changed(experiment: Experiment, name: str, **changes: Any) -> Experiment:
         ),
         (
             train_joint,
-            lambda e: changed(e, "train_orderer", full_share=0.5),
-            r"train_orderer\.full_share was 0\.7 and is 0\.5$",
+            lambda e: changed(e, "train_orderer", objectives=replaced(e, full_share=0.5)),
+            r"train_orderer\.objectives\.full_share was 0\.7 and is 0\.5$",
         ),
         (
             train_joint,
@@ -220,6 +220,10 @@ def test_the_align_route_moves_the_orderer_and_its_hash_binds_the_ar_model(
     assert config["orderer_hash"] == after
 
 
+def replaced(experiment: Experiment, **changes: Any) -> Objectives:
+    return replace(experiment.train_orderer.objectives, **changes)
+
+
 def config_file(experiment: Experiment, folder: Path) -> Path:
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(plain_settings(experiment)))
@@ -231,7 +235,7 @@ def test_two_processes_learn_what_one_does(program: Any, tiny: Experiment, tmp_p
     noiseless = changed(
         replace(tiny, precision="fp32", orderer={**tiny.orderer, "token_noise": 0.0}),
         "train_orderer",
-        full_share=1.0,
+        objectives=replaced(tiny, full_share=1.0),
     )
     train_orderer.main(replace(noiseless, out=tmp_path / "one"))
     both = replace(noiseless, out=tmp_path / "two")
