@@ -12,6 +12,7 @@ from .folder import pairs_from_folder
 from .framing import Framing
 from .hf import Columns, HFPairs, pairs_from_hf
 from .images import Fit, ImageFormat, decode_image, encode_image, fit_image
+from .joined import apart
 from .kept import Kept, fits
 from .looks import Looks, Scorer, look_at
 from .order import epoch_order, global_indices
@@ -19,7 +20,7 @@ from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_wo
 from .shard_writer import Encoding, write_shards
 from .shards import open_shards
 from .similar import Alike, alike_among, alike_in
-from .source import check_skipped, in_memory, open_source, read_all
+from .source import check_skipped, in_memory, is_drawn, open_source, read_all
 from .stream import Stream
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
@@ -60,6 +61,7 @@ __all__ = [
     "TokenStore",
     "alike_among",
     "alike_in",
+    "apart",
     "check_skipped",
     "choose_caption",
     "curate",
@@ -73,6 +75,7 @@ __all__ = [
     "global_indices",
     "in_memory",
     "in_words",
+    "is_drawn",
     "is_url",
     "look_at",
     "open_shards",

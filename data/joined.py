@@ -82,5 +82,21 @@ def first(source: PairSource, count: int) -> PairSource:
     return Chosen(source, np.concatenate(rows), source.name)
 
 
+def apart(source: PairSource, number: int) -> tuple[PairSource, PairSource]:
+    """Set some pairs of a source apart, evenly spread: the rest of it, and those.
+
+    Raises:
+        ValueError: if nothing would be left of either.
+    """
+    if not 1 <= number < len(source):
+        raise ValueError(
+            f"of the {len(source)} pairs of {source.name} at least 1 and not all can be set apart, "
+            f"got {number}"
+        )
+    taken = np.arange(number) * len(source) // number
+    rest = np.setdiff1d(np.arange(len(source)), taken)
+    return Chosen(source, rest, source.name), Chosen(source, taken, source.name)
+
+
 def _hash_of(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -12,7 +12,7 @@ Idea: Johnson et al. 2017, "CLEVR", section 3 and its held-out attribute pairs (
 https://arxiv.org/abs/1612.06890. Letters: S pixels on a side, r radius of an object in pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count as count_from
 from typing import Any
@@ -83,6 +83,25 @@ class Scene:
     """Added to the ground's grey, in levels of 255."""
 
 
+def factors(scene: Scene) -> dict[str, tuple[bool, ...]]:
+    """What is true of a scene, factor by factor: whether each shape, colour ... is there."""
+
+    def there(
+        values: Iterable[object], of_object: Callable[[SceneObject], object]
+    ) -> tuple[bool, ...]:
+        seen = {of_object(thing) for thing in scene.objects}
+        return tuple(value in seen for value in values)
+
+    return {
+        "shape": there(SHAPES, lambda o: o.shape),
+        "colour": there(COLOURS, lambda o: o.colour),
+        "size": there(SIZES, lambda o: o.size),
+        "place": there(range(len(PLACES)), lambda o: o.place),
+        "count": tuple(len(scene.objects) == number for number in (1, 2, 3)),
+        "ground": tuple(scene.ground == ground for ground in GROUNDS),
+    }
+
+
 def held_out(colour: str, shape: str) -> bool:
     """True for the colour-shape pairs that no model is trained on (one per colour)."""
     return SHAPES.index(shape) == list(COLOURS).index(colour) % len(SHAPES)
@@ -134,6 +153,33 @@ def captions(scene: Scene) -> tuple[str, ...]:
     placed = _listed([_article(f"{o.colour} {o.shape} {PLACES[o.place]}") for o in things])
     sized = _listed([f"a {o.size} {o.colour} {o.shape} {PLACES[o.place]}" for o in things])
     return (bare, coloured, placed, sized, f"{sized} on a {scene.ground} ground")
+
+
+def captions_from_the_ground(scene: Scene) -> tuple[str, ...]:
+    """Say the same as `captions` in the opposite order: the ground first, the shapes last."""
+    ground, things = f"a {scene.ground} ground", scene.objects
+    sized = _listed([f"a {o.size} object" for o in things])
+    placed = _listed([f"a {o.size} object {PLACES[o.place]}" for o in things])
+    coloured = _listed([f"a {o.size} {o.colour} object {PLACES[o.place]}" for o in things])
+    shaped = _listed([f"a {o.size} {o.colour} {o.shape} {PLACES[o.place]}" for o in things])
+    return (ground, *(f"{ground} with {said}" for said in (sized, placed, coloured, shaped)))
+
+
+POLICIES = {"scenes": captions, "scenes_ground_first": captions_from_the_ground}
+"""What is said first of a scene, and last, by the name of the source."""
+
+NAMED_AT = {
+    "scenes": {"shape": 1, "count": 1, "colour": 2, "place": 3, "size": 4, "ground": 5},
+    "scenes_ground_first": {
+        "ground": 1,
+        "size": 2,
+        "count": 2,
+        "place": 3,
+        "colour": 4,
+        "shape": 5,
+    },
+}
+"""The caption, from 1, in which each factor of a scene is first named."""
 
 
 def _article(phrase: str) -> str:
@@ -221,8 +267,8 @@ def numbered_scenes(split: str, number: int) -> Iterator[tuple[int, Scene]]:
         yield index, drawn
 
 
-def scene_pairs(split: str, number: int, image_size: int) -> Iterator[Pair]:
-    """Render the first `number` scenes of a split.
+def scene_pairs(split: str, number: int, image_size: int, policy: str = "scenes") -> Iterator[Pair]:
+    """Render the first `number` scenes of a split, with the captions of a policy.
 
     Raises:
         ValueError: for an unknown split, or a number below 1.
@@ -231,9 +277,10 @@ def scene_pairs(split: str, number: int, image_size: int) -> Iterator[Pair]:
         raise ValueError(f"the number of scenes must be at least 1, got {number}")
     for index, drawn in numbered_scenes(split, number):
         key = f"{split}-{index:07d}"
-        yield Pair(key=key, image=render(drawn, image_size), captions=captions(drawn))
+        yield Pair(key=key, image=render(drawn, image_size), captions=POLICIES[policy](drawn))
 
 
-def load_scenes(split: str, number: int, image_size: int) -> Pairs:
+def load_scenes(split: str, number: int, image_size: int, policy: str = "scenes") -> Pairs:
     """Hold the first `number` scenes of a split in memory."""
-    return pairs_from(f"scenes/{split}", scene_pairs(split, number, image_size), skipped={})
+    pairs = scene_pairs(split, number, image_size, policy)
+    return pairs_from(f"{policy}/{split}", pairs, skipped={})

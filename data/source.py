@@ -11,7 +11,7 @@ from .framing import Framing
 from .hf import Columns, HFPairs
 from .joined import Joined, first
 from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_from
-from .scenes import load_scenes
+from .scenes import POLICIES, load_scenes
 from .shards import open_shards
 from .skips import MAX_SKIPPED
 
@@ -31,10 +31,11 @@ def open_source(
     max_skipped: float = MAX_SKIPPED,
     columns: Columns = Columns(),  # noqa: B008, it is frozen
 ) -> PairSource:
-    """Open a split of `("scenes",)`, which are drawn now, or of folders of shards, or views.
+    """Open a split of scenes, which are drawn now, or of folders of shards, or views.
 
     Args:
-        source: the word "scenes", or folders, and Hugging Face datasets as "hf:NAME".
+        source: the name of a policy in `data.scenes.POLICIES`, such as "scenes", or folders, and
+            Hugging Face datasets as "hf:NAME".
         split: such as "train" or "test".
         image_size: of scenes, pixels on a side; others keep their sizes.
         count: pairs to take, the first ones; None takes all. Scenes need a number.
@@ -47,15 +48,20 @@ def open_source(
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}")
-    if tuple(source) == ("scenes",):
+    if is_drawn(source):
         if count is None:
             raise ValueError("scenes never end: count must be a number, got None")
-        return load_scenes(split, count, image_size)
+        return load_scenes(split, count, image_size, str(source[0]))
     if not source:
         raise ValueError("no folder of shards is given")
     pairs = _joined(source, split, columns)
     check_skipped(pairs, len(pairs), pairs.skipped, max_skipped)
     return pairs if count is None else first(pairs, count)
+
+
+def is_drawn(source: Sequence[str | Path]) -> bool:
+    """Whether a source is scenes."""
+    return len(source) == 1 and source[0] in POLICIES
 
 
 def in_memory(source: PairSource, image_size: int, *, max_skipped: float = MAX_SKIPPED) -> Pairs:

@@ -49,7 +49,7 @@ class Orderer(CheckedModel):
         self.decoder = Decoder(config)
         if grid == config.grid:
             self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
-        self.readout = Readout(config)
+        self.readout = Readout(config, pooled=config.readout == "pooled")
         self.text = TextTower(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         self.post_init()

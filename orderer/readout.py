@@ -23,9 +23,9 @@ class Readout(nn.Module):
     prefix has a pass of its own, without a mask and without positions, and the mean is read.
     """
 
-    def __init__(self, config: OrdererConfig) -> None:
+    def __init__(self, config: OrdererConfig, *, pooled: bool) -> None:
         super().__init__()
-        self.pooled = config.readout == "pooled"
+        self.pooled = pooled
         self.embed = nn.Linear(config.token_dim, config.text_width)
         if not self.pooled:
             self.positions = learned_positions(config.tokens, config.text_width)

@@ -42,6 +42,9 @@ class Objectives:
     """Whether captions are compared with every measured prefix, or with all tokens only."""
     full_share: float = 0.7
     """Share of the images that are decoded from all their tokens; the others from a prefix."""
+    text_alone_orders: bool = False
+    """True keeps the gradients of images that are decoded from a prefix away from the tokens: the
+    decoder learns every prefix all the same, but captions alone decide what comes first."""
 
     def __post_init__(self) -> None:
         for name in ("reconstruction", "contrastive", "kl", "text_from"):
@@ -133,6 +136,8 @@ class Stage1(nn.Module):
             )
             keep = keep_mask(lengths.to(tokens.device), config.tokens)
             noisy = add_token_noise(tokens, config.token_noise, generator)
+            if self.objectives.text_alone_orders:
+                noisy = torch.where(keep.all(dim=1)[:, None, None], noisy, noisy.detach())
             values["reconstruction"] = orderer.rebuild(noisy, keep, images, generator).loss
         if "kl" in wanted and config.bottleneck == "kl":
             values["kl"] = kl

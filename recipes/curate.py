@@ -40,6 +40,7 @@ from data import (
     StoredPair,
     curate,
     decoded,
+    is_drawn,
     look_at,
     open_source,
     write_view,
@@ -128,7 +129,7 @@ class Config:
     """Of that chance."""
 
     def __post_init__(self) -> None:
-        if "scenes" in self.source:
+        if is_drawn(self.source):
             raise ValueError("source must name folders, scenes are drawn and need no curation")
         for each in self.source:
             if each.startswith(HUGGING_FACE):

@@ -15,6 +15,7 @@ from data import (
     PairSource,
     ShardUrls,
     Stream,
+    apart,
     fits,
     in_memory,
     in_words,
@@ -27,15 +28,19 @@ from orderer import OrdererProcessor
 from recipes.engine.run import Run
 from recipes.engine.settings import at_least, share
 
+TUNING = "tuning"
+"""The name, as a split, of what training leaves out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Which pairs to read."""
 
     source: tuple[str, ...] = ("scenes",)
-    """The word `scenes`, or folders of shards or views of them, and Hugging Face datasets as
-    `hf:NAME`; for stage 1 also URLs of shards, which are read as they come:
-    `"https://host/train-{000000..000123}.tar"`, of http, https, s3 or hf."""
+    """The word `scenes`, or `scenes_ground_first` for captions that begin with the ground; or
+    folders of shards or views of them, and Hugging Face datasets as `hf:NAME`; for stage 1 also
+    URLs of shards, which are read as they come: `"https://host/train-{000000..000123}.tar"`, of
+    http, https, s3 or hf."""
     train: str = "train"
     """Split to train on."""
     test: str = "val"
@@ -47,6 +52,9 @@ class DataSettings:
     """Pairs to train on; null takes all that a folder has."""
     test_count: int | None = 500
     """Pairs to measure on; null takes all that a folder has."""
+    tuning_count: int = 0
+    """Pairs, spread over the training split, that training leaves out: `--data.test=tuning`
+    measures on them, so that settings are not chosen on a test split."""
     last_share: float = 0.75
     """Chance that training shows an image's last caption rather than any: for sets whose captions
     grow in detail. Bare phrases fit many images, and learn little from few of them."""
@@ -71,6 +79,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         at_least(1, workers=self.workers)
+        at_least(0, tuning_count=self.tuning_count)
         share(last_share=self.last_share, max_skipped=self.max_skipped)
         self._framing(image_size=1)
         if self.weights:
@@ -80,7 +89,7 @@ class DataSettings:
         """Open the pairs to train on, saying what was skipped."""
         pairs = self._opened(self.train, image_size, self.train_count)
         tell_skipped(pairs.name, pairs.skipped)
-        return pairs
+        return apart(pairs, self.tuning_count)[0] if self.tuning_count else pairs
 
     def open_train_or_urls(self, image_size: int) -> PairSource | ShardUrls:
         """Open the pairs to train on, or check the URLs of their shards."""
@@ -105,7 +114,11 @@ class DataSettings:
 
     def load(self, split: str, image_size: int, count: int | None) -> Pairs:
         """Load pairs into memory, saying what was skipped."""
-        opened = self._opened(split, image_size, count)
+        if split == TUNING:
+            train = self._opened(self.train, image_size, self.train_count)
+            opened = apart(train, self.tuning_count)[1]
+        else:
+            opened = self._opened(split, image_size, count)
         pairs = in_memory(opened, image_size, max_skipped=self.max_skipped)
         tell_skipped(pairs.name, pairs.skipped)
         return pairs

@@ -1,12 +1,13 @@
 r"""Measure what an experiment has trained, on its test split and, where it has one, its unseen one.
 
     python -m recipes.evaluate retrieval reconstruction generation --out=runs/demo
-    python -m recipes.evaluate retrieval --config recipes/configs/flickr8k.yaml \
+    python -m recipes.evaluate retrieval probe --config recipes/configs/flickr8k.yaml \
         --data.source='[FOLDER]'
 
-Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does all
-three. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the
-default takes about a minute.
+Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
+three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
+own readout makes of it. `factors` has a linear map read scenes. Writes OUT/evaluation.json (figures
+and their protocol) and OUT/pictures. On 2 CPU cores the default takes about a minute.
 """
 
 import sys
@@ -30,7 +31,9 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
+from recipes.finding import embed_captions, find_at_prefixes
 from recipes.judging import Judge, make_judge
+from recipes.probing import factors_read, fresh_reader
 
 BATCH = 250
 SHOWN = 8
@@ -94,6 +97,10 @@ def understanding(
     found: dict[str, Any] = {}
     if "retrieval" in tasks:
         found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
+    if "probe" in tasks:
+        found["probe"] = probe(experiment, pairs, orderer, processor, tokens)
+    if "factors" in tasks:
+        found["factors"] = factors_read(experiment, orderer)
     if "reconstruction" in tasks:
         found |= reconstruction(pairs, orderer, tokens, folder)
     return found
@@ -107,39 +114,28 @@ def retrieval(
     tokens: Tensor,
 ) -> dict[str, Any]:
     """Both directions at every prefix; by shorter captions, text to image from all tokens."""
-    every = orderer.embed_tokens(tokens).cpu()  # [N, K, E]
-    captions = [of_one if _all(experiment) else of_one[-1:] for of_one in pairs.captions]
-    texts, owner = _embed(captions, orderer, processor)
-    found: dict[str, Any] = {"image_to_text": {}, "text_to_image": {}, "ties": {}}
-    for k in prefix_lengths(orderer.config.tokens):
-        at_k = retrieval_metrics(every[:, k - 1], texts, owner)
-        for direction in found:
-            found[direction][str(k)] = at_k[direction]
-    if not _all(experiment):
+    found = find_at_prefixes(experiment, pairs, tokens, orderer.readout, orderer.text, processor)
+    if experiment.evaluation.captions == "last":
+        whole = orderer.embed_tokens(tokens)[:, -1].cpu()  # [N, E]
         found["shorter_captions"] = {}
         for place in range(min(map(len, pairs.captions)) - 1):
-            texts, owner = _embed(
-                [of_one[place : place + 1] for of_one in pairs.captions], orderer, processor
-            )
-            one = retrieval_metrics(every[:, -1], texts, owner)
+            said = [of_one[place] for of_one in pairs.captions]
+            texts = embed_captions(said, orderer.text, processor, tokens.device)
+            one = retrieval_metrics(whole, texts, torch.arange(len(pairs)))
             found["shorter_captions"][str(place)] = one["text_to_image"]
     return found
 
 
-def _all(experiment: Experiment) -> bool:
-    return experiment.evaluation.captions == "all"
-
-
-def _embed(
-    captions: Sequence[Sequence[str]], orderer: Orderer, processor: OrdererProcessor
-) -> tuple[Tensor, Tensor]:
-    flat = [caption for of_one in captions for caption in of_one]
-    owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
-    parts = [
-        orderer.embed_texts(processor.text(flat[i : i + BATCH]).to(orderer.device)).cpu()
-        for i in range(0, len(flat), BATCH)
-    ]
-    return torch.cat(parts), owner
+def probe(
+    experiment: Experiment,
+    pairs: Pairs,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    tokens: Tensor,
+) -> dict[str, Any]:
+    """What a fresh reader finds in the tokens."""
+    reader = fresh_reader(experiment, orderer, processor)
+    return find_at_prefixes(experiment, pairs, tokens, reader.readout, reader.text, processor)
 
 
 def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path) -> dict[str, Any]:
@@ -200,7 +196,7 @@ def generation(
 
 def said(experiment: Experiment, pairs: Pairs) -> list[str]:
     """The captions to generate from: one of each image."""
-    place = 0 if _all(experiment) else -1
+    place = 0 if experiment.evaluation.captions == "all" else -1
     return [of_one[place] for of_one in pairs.captions[: experiment.evaluation.generated]]
 
 

@@ -125,7 +125,7 @@ class SamplingSettings:
         at_least(0, guidance_scale=self.guidance_scale)
 
 
-Task = Literal["retrieval", "reconstruction", "generation"]
+Task = Literal["retrieval", "reconstruction", "generation", "probe", "factors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +144,15 @@ class Evaluation:
     """Training of the judge."""
     judge_scenes: int = 10_000
     """Real scenes that the judge of scenes is trained on."""
+    probe_steps: int = 400
+    """Training of the fresh readers of `recipes.probe`."""
+    probe_scenes: int = 3000
+    """Scenes that its linear probes are fitted on, and a third as many that they are tested on."""
 
     def __post_init__(self) -> None:
         at_least(1, generated=self.generated)
         at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
+        at_least(1, probe_steps=self.probe_steps, probe_scenes=self.probe_scenes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ar.evaluation import accuracy, following, train_classifier, train_judge
-from data import Pairs
+from data import Pairs, is_drawn
 from data.scenes import COLOURS, SHAPES, Scene, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor
 from orderer.evaluation import retrieval_metrics
@@ -56,7 +56,7 @@ def make_judge(
 def check_judge(experiment: Experiment) -> None:
     """Refuse to judge anything but scenes by what is known of scenes."""
     source = experiment.data.source
-    if experiment.evaluation.judge == "scenes" and source != ("scenes",):
+    if experiment.evaluation.judge == "scenes" and not is_drawn(source):
         raise ValueError(
             f"evaluation.judge must be classes or retrieval for data from {', '.join(source)}, "
             "got scenes"

@@ -1,7 +1,21 @@
-"""How well prefixes find, rebuild and order: plain functions from arrays to numbers."""
+"""Figures of an orderer: plain functions from arrays to numbers."""
 
-from .order import gain_maps, raster_leak
+from .classification import class_accuracy
+from .linear_probe import readable, readable_from
+from .order import gain_maps, rank_correlation, raster_leak
+from .probe import FreshReader
 from .reconstruction import mean_psnr, psnr
 from .retrieval import retrieval_metrics
 
-__all__ = ["gain_maps", "mean_psnr", "psnr", "raster_leak", "retrieval_metrics"]
+__all__ = [
+    "FreshReader",
+    "class_accuracy",
+    "gain_maps",
+    "mean_psnr",
+    "psnr",
+    "rank_correlation",
+    "raster_leak",
+    "readable",
+    "readable_from",
+    "retrieval_metrics",
+]

@@ -73,7 +73,7 @@ def raster_leak(maps: Float[Tensor, "K S S"], cells: int) -> dict[str, float]:
     index = gains.sum(dim=1).nonzero()[:, 0]  # [T]
     weights = gains[index] / gains[index].sum(dim=1, keepdim=True)
     leak = {
-        name: _spearman(index.double(), (weights @ ranks.double()).round(decimals=DECIMALS))
+        name: rank_correlation(index.double(), (weights @ ranks.double()).round(decimals=DECIMALS))
         for name, ranks in scans(cells).items()
     }
     return leak | {"largest": max(map(abs, leak.values())), "tokens": len(index)}
@@ -104,8 +104,8 @@ def _cell_gains(maps: Float[Tensor, "K S S"], cells: int) -> Float64[Tensor, "K 
     return pooled.flatten(1).clamp(min=0)
 
 
-def _spearman(a: Float64[Tensor, "T"], b: Float64[Tensor, "T"]) -> float:
-    """Pearson's correlation of the ranks, equal values sharing their mean rank."""
+def rank_correlation(a: Float64[Tensor, "T"], b: Float64[Tensor, "T"]) -> float:
+    """Spearman's: Pearson's correlation of the ranks, equal values sharing their mean rank."""
     first, second = (_centred_ranks(values) for values in (a, b))
     length = first.norm() * second.norm()
     return (first @ second / length).item() if length > 0 else 0.0

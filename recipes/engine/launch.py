@@ -38,8 +38,8 @@ def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> 
     command = [sys.executable, "-m", f"recipes.{recipe}", *map(str, arguments)]
     programs: list[Program] = []
     with ExitStack() as stack:
-        received = stack.enter_context(_signals_passed_on(programs))
-        stack.callback(_end, programs)
+        received = stack.enter_context(signals_passed_on(programs))
+        stack.callback(end, programs)
         said = [stack.enter_context(TemporaryFile()) for _ in range(processes - 1)]
         for environment, errors in zip(_environments(processes), [None, *said], strict=True):
             silent = subprocess.DEVNULL if errors else None
@@ -47,7 +47,7 @@ def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> 
                 subprocess.Popen(command, env=environment, stdout=silent, stderr=errors)
             )
         if signal.SIGTERM in received:  # it came while they were started
-            _terminate(programs)
+            terminate(programs)
         exit_code = _wait(programs)
         if exit_code and not programs[0].poll():
             _repeat(said)
@@ -75,14 +75,14 @@ def _environments(processes: int) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _signals_passed_on(programs: Sequence[Program]) -> Iterator[list[int]]:
+def signals_passed_on(programs: Sequence[Program]) -> Iterator[list[int]]:
     """Collect the signals that come, and hand SIGTERM on."""
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if number == signal.SIGTERM:
-            _terminate(programs)
+            terminate(programs)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -107,12 +107,14 @@ def _failure(programs: Sequence[Program]) -> int:
     return next((program.returncode for program in programs if program.poll()), 0)
 
 
-def _terminate(programs: Sequence[Program]) -> None:
+def terminate(programs: Sequence[Program]) -> None:
+    """Ask programs to stop."""
     for program in programs:
         program.terminate()
 
 
-def _end(programs: Sequence[Program]) -> None:
+def end(programs: Sequence[Program]) -> None:
+    """Stop programs at once, and wait."""
     for program in programs:
         program.kill()
         program.wait()

@@ -137,6 +137,39 @@ def curves(
         _save_figure(figure, path)
 
 
+def followed_order(
+    readable: Mapping[str, Mapping[str, Sequence[float]]],
+    named: Mapping[str, Mapping[str, int]],
+    path: Path,
+) -> None:
+    """Draw, for each caption policy, where captions name a factor and where tokens hold it.
+
+    Args:
+        readable: policy to factor to the prefix length from which it is readable, one a seed.
+        named: policy to factor to the number of the caption that names it first.
+        path: of the PNG.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.8))
+        panels = figure.subplots(1, len(readable), sharey=True, squeeze=False)[0]
+        factors = list(next(iter(named.values())))
+        for axes, (policy, of_policy) in zip(panels, readable.items(), strict=True):
+            for index, factor in enumerate(factors):
+                x, y = named[policy][factor], sorted(of_policy[factor])
+                colour = COLOURS[index % len(COLOURS)]
+                axes.plot([x] * len(y), y, color=colour, marker="o", markersize=5, alpha=0.6)
+                middle = y[len(y) // 2]
+                axes.annotate(factor, (x, middle), (6, 4), textcoords="offset points", color=colour)
+            axes.set_title(policy.replace("_", " "))
+            axes.set_xlabel("caption that first names it")
+            axes.set_yscale("log", base=2)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.set_xlim(0.5, 6)
+        panels[0].set_ylabel("tokens from which it is readable")
+        _save_figure(figure, path)
+
+
 def loss_curves(logs: Mapping[str, Sequence[Mapping[str, JSON]]], path: Path) -> None:
     """Draw every loss of every stage against the step: pale as logged, dark as a running mean.
 

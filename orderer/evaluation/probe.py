@@ -1,0 +1,36 @@
+"""A fresh reader: a readout and a text tower that learn from frozen tokens what is in them.
+
+B batch   K tokens   D channels of a token   J measured prefixes   E embedding size
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..config import OrdererConfig
+from ..model import MOST_SCALE, START_SCALE
+from ..objectives import contrastive_loss
+from ..prefix import prefix_lengths
+from ..processor import Said
+from ..readout import Readout
+from ..text import TextTower
+
+
+class FreshReader(nn.Module):
+    """As large as an orderer's own readout and text tower, and causal whatever those are."""
+
+    def __init__(self, config: OrdererConfig) -> None:
+        super().__init__()
+        self.readout = Readout(config, pooled=False)
+        self.text = TextTower(config)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
+        self.prefixes = prefix_lengths(config.tokens)
+
+    def forward(self, tokens: Float[Tensor, "B K D"], said: Said) -> Float[Tensor, ""]:
+        """Contrast images and captions at every measured prefix."""
+        images = self.readout(tokens, self.prefixes).float()  # [B, J, E]
+        texts = self.text(said.texts).float()[said.at]  # [B, J, E]
+        scale = self.log_scale.exp().clamp(max=MOST_SCALE)
+        return contrastive_loss(images, texts, said.numbers[said.at], scale).mean()

@@ -1,0 +1,134 @@
+"""Do tokens hold first what captions say first? Two caption policies on the same scenes.
+
+    python -m recipes.prove_order --config recipes/configs/ablation/policies.yaml
+
+Trains orderers on scenes whose captions say the shapes first and the ground last (`scenes`), and on
+the same scenes whose captions say the ground first and the shapes last (`scenes_ground_first`);
+growing prefixes have growing captions. Then a linear probe reads every factor at every prefix: the
+prefix at which a factor becomes readable should follow the caption in which it is named, and swap
+with the policy. Writes OUT/order.json, OUT/order.png and OUT/POLICY-SEED of each run. `--processes`
+runs go side by side; `--resume` keeps what is done. On 2 CPU cores it takes a quarter of an hour.
+"""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from data.scenes import NAMED_AT
+from orderer.evaluation import rank_correlation
+from recipes.engine import pictures
+from recipes.engine.cli import run as start
+from recipes.engine.page import Table, markdown_table
+from recipes.engine.results import provenance, write_json
+from recipes.engine.settings import plain_settings
+from recipes.engine.side_by_side import Job, run_side_by_side
+from recipes.experiment import Experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policies(Experiment):
+    """An experiment on scenes, run with each caption policy and several seeds."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one, got none")
+
+
+def main(policies: Policies) -> None:
+    """Train with each policy and seed, compare, write."""
+    runs = {
+        (policy, seed): policies.out / f"{policy}-{seed}"
+        for seed in policies.seeds
+        for policy in NAMED_AT
+    }
+    todo = [
+        job(policies, policy, seed, out)
+        for (policy, seed), out in runs.items()
+        if not (policies.resume and (out / "evaluation.json").is_file())
+    ]
+    if exit_code := run_side_by_side(todo, policies.processes):
+        raise SystemExit(exit_code)
+    found = {policy: followed(policy, runs) for policy in NAMED_AT}
+    about = {"config": plain_settings(policies), "seeds": list(policies.seeds), **provenance()}
+    write_json(policies.out / "order.json", {"results": found, **about})
+    pictures.followed_order(
+        {policy: each["readable_from"] for policy, each in found.items()},
+        NAMED_AT,
+        policies.out / "order.png",
+    )
+    for policy, each in found.items():
+        print(f"\n{markdown_table(table(policy, each))}")
+    print(f"\npicture: {policies.out / 'order.png'}")
+
+
+def job(policies: Policies, policy: str, seed: int, out: Path) -> Job:
+    """One run: its settings written, its recipes in order."""
+    settings = {field.name: getattr(policies, field.name) for field in fields(Experiment)}
+    experiment = Experiment(**{**settings, "seed": seed, "out": out, "processes": 1})
+    experiment = replace(
+        experiment,
+        data=replace(experiment.data, source=(policy,)),
+        train_orderer=replace(experiment.train_orderer, detail=True),
+        resume=policies.resume and (out / "checkpoints").is_dir(),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "experiment.yaml"
+    file.write_text(yaml.safe_dump(plain_settings(experiment)))
+    tasks = ("retrieval", "reconstruction", "factors")
+    arguments = ("--config", str(file))
+    recipes = [("train_orderer", *arguments), ("evaluate", *tasks, *arguments)]
+    return Job(name=f"{policy}-{seed}", log=out / "output.txt", recipes=deque(recipes))
+
+
+def followed(policy: str, runs: Mapping[tuple[str, int], Path]) -> dict[str, Any]:
+    """For each seed, from which prefix each factor is readable, and how that follows the policy."""
+    named = NAMED_AT[policy]
+    readable: dict[str, list[float]] = {factor: [] for factor in named}
+    scores: dict[str, list[Any]] = {factor: [] for factor in named}
+    correlations = []
+    for (of, _), out in runs.items():
+        if of != policy:
+            continue
+        measured = json.loads((out / "evaluation.json").read_text())["results"]["separate"]
+        for factor in named:
+            readable[factor].append(measured["factors"][factor]["readable_from"])
+            scores[factor].append(measured["factors"][factor]["score"])
+        late = [readable[factor][-1] for factor in named]
+        correlations.append(
+            rank_correlation(
+                torch.tensor(list(named.values())).double(), torch.tensor(late).double()
+            )
+        )
+    return {
+        "named_at": named,
+        "readable_from": readable,
+        "scores": scores,
+        "rank_correlation": correlations,
+    }
+
+
+def table(policy: str, found: Mapping[str, Any]) -> Table:
+    """A row for each factor, a column for each seed."""
+    number = len(found["rank_correlation"])
+    rows = [
+        (factor, found["named_at"][factor], *(f"{k:.1f}" for k in found["readable_from"][factor]))
+        for factor in found["named_at"]
+    ]
+    last = ("rank correlation", None, *(f"{each:.2f}" for each in found["rank_correlation"]))
+    return Table(
+        columns=(policy, "named at", *(f"readable from, seed {seed}" for seed in range(number))),
+        rows=[*rows, last],
+    )
+
+
+if __name__ == "__main__":
+    start(main, Policies)
