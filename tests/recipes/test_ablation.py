@@ -1,0 +1,102 @@
+"""The ablation: figures of seeds become intervals, and verdicts follow from them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipes.ablate_orderer import ARMS, Ablation, of_arm
+from recipes.ablation import gather, tables, wanted, write_ablation_page
+
+
+def written(out: Path, own: float, fresh: float, psnr: float) -> Path:
+    """What `evaluate` leaves of a run whose recall is alike at every prefix."""
+    recall = {k: {"r1": own, "r5": own} for k in ("1", "2", "16")}
+    found = {k: {"r1": fresh, "r5": fresh} for k in ("1", "2", "16")}
+    separate = {
+        "reconstruction": {"psnr": {k: psnr for k in ("1", "2", "16")}},
+        "retrieval": {"text_to_image": recall},
+        "probe": {"text_to_image": found},
+    }
+    out.mkdir(parents=True)
+    (out / "evaluation.json").write_text(json.dumps({"results": {"separate": separate}}))
+    return out
+
+
+@pytest.fixture
+def figures(tmp_path: Path) -> Any:
+    of_arms = {
+        "ours": (0.80, 0.81, 30.0),
+        "no_text": (0.0, 0.20, 30.4),
+        "last_only": (0.10, 0.70, 30.0),
+        "unordered": (0.05, 0.60, 30.0),
+    }
+    return gather(
+        {
+            (arm, seed): written(tmp_path / f"{arm}-{seed}", own + seed / 100, fresh, psnr)
+            for arm, (own, fresh, psnr) in of_arms.items()
+            for seed in (0, 1, 2)
+        }
+    )
+
+
+def test_an_interval_is_students(figures: Any) -> None:
+    at = figures["ours"]["own R@1"]["2"]
+    assert at["seeds"] == pytest.approx([0.80, 0.81, 0.82])
+    assert at["mean"] == pytest.approx(0.81)
+    assert at["high"] - at["mean"] == pytest.approx(4.303 * 0.01 / 3**0.5)
+
+
+def test_a_readout_that_has_never_seen_a_caption_has_no_figure(figures: Any) -> None:
+    assert set(figures["no_text"]) == {"PSNR", "fresh R@1", "fresh R@5"}
+
+
+def test_the_verdicts_follow_from_the_figures(figures: Any) -> None:
+    verdicts = {row[0]: row[2] for row in wanted(figures).rows}
+    assert verdicts == {
+        "own R@1 at k <= K/8 at least 2 x last_only's": "yes",
+        "own R@1 at k <= K/8 at least 2 x unordered's": "yes",
+        "fresh R@1 at k <= K/8 at least 2 x no_text's": "yes",
+        "fresh R@1 at k <= K/8, intervals apart, points": "yes",
+        "own R@1 at K at most 2 points below the best fresh": "yes",
+        "PSNR at K at most 0.5 dB below no_text's": "yes",
+        "own R@1 at K above that at 1, points": "no",
+        "own R@1 at most 3 points below fresh, at every k": "yes",
+    }
+
+
+def test_the_page_shows_every_measure(figures: Any, tmp_path: Path) -> None:
+    write_ablation_page(tmp_path, figures)
+    page = (tmp_path / "ablation.html").read_text()
+    assert page.count("<img") == 5 and all(arm in page for arm in ARMS)
+    assert len(tables(figures)) == 6
+
+
+def test_arms_differ_in_nothing_but_what_they_are_named_after(tmp_path: Path) -> None:
+    ablation = Ablation(out=tmp_path)
+    runs = {arm: of_arm(ablation, arm, 1, tmp_path / arm) for arm in ARMS}
+    assert runs["ours"].train_orderer == ablation.train_orderer
+    assert {run.seed for run in runs.values()} == {1}
+    objectives = {arm: run.train_orderer.objectives for arm, run in runs.items()}
+    assert objectives["no_text"].contrastive == 0
+    assert objectives["last_only"].aligned == objectives["unordered"].aligned == "full"
+    assert runs["unordered"].orderer == {"causal": False, "readout": "pooled"}
+    for arm in ("no_text", "last_only"):
+        assert runs[arm].orderer == runs["ours"].orderer
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"arms": ("other",)},
+            "arms must be among ours, no_text, last_only, unordered, got 'other'",
+        ),
+        ({"arms": ()}, "at least one arm and one seed"),
+        ({"seeds": ()}, "at least one arm and one seed"),
+    ],
+)
+def test_an_ablation_of_nothing_is_refused(settings: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Ablation(**settings)
