@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from orderer.evaluation import gain_maps, raster_leak
-from orderer.evaluation.order import _spearman, scans
+from orderer.evaluation.order import rank_correlation, scans
 
 SIDE, CELLS = 8, 4
 
@@ -103,7 +103,7 @@ def test_the_rank_correlation_is_that_of_scipy(levels: int) -> None:
     random = torch.Generator().manual_seed(levels)
     for _ in range(10):
         a, b = torch.randint(levels, (2, 16), generator=random).double()
-        assert _spearman(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
 
 
 def test_too_few_images_are_refused() -> None:
