@@ -19,6 +19,7 @@ from data import (
     fits,
     in_memory,
     in_words,
+    is_drawn,
     is_url,
     open_source,
     shard_urls,
@@ -84,6 +85,11 @@ class DataSettings:
         self._framing(image_size=1)
         if self.weights:
             thousandths(self.weights)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the pairs are scenes."""
+        return is_drawn(self.source)
 
     def open_train(self, image_size: int) -> PairSource:
         """Open the pairs to train on, saying what was skipped."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
-from data import Pairs
+from data import Pairs, is_drawn
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
 from recipes.conditions import condition_on
@@ -48,6 +48,9 @@ def main(experiment: Experiment) -> None:
     device = prepare_device()
     seed_everything(experiment.seed, rank=0)
     tasks = experiment.evaluation.tasks
+    if "factors" in tasks and not is_drawn(experiment.data.source):
+        source = ", ".join(experiment.data.source)
+        raise ValueError(f"the task factors is for scenes, got data from {source}")
     folders = {"separate": experiment.out}
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
@@ -100,7 +103,7 @@ def understanding(
     if "probe" in tasks:
         found["probe"] = probe(experiment, pairs, orderer, processor, tokens)
     if "factors" in tasks:
-        found["factors"] = factors_read(experiment, orderer)
+        found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
     if "reconstruction" in tasks:
         found |= reconstruction(pairs, orderer, tokens, folder)
     return found

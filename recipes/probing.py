@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import Pairs, is_drawn
+from data import Pairs
 from data.scenes import factors, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import FreshReader, readable, readable_from
@@ -49,17 +49,14 @@ def fresh_reader(
     return reader.eval()
 
 
-def factors_read(experiment: Experiment, orderer: Orderer) -> dict[str, Any]:
+def factors_read(orderer: Orderer, number: int) -> dict[str, Any]:
     """What a linear map reads of the factors of scenes, and from which prefix on.
 
-    Raises:
-        ValueError: if the orderer was trained on something else.
+    Args:
+        orderer: trained on scenes.
+        number: of scenes that the map is fitted on; a third as many test it.
     """
-    if not is_drawn(experiment.data.source):
-        source = ", ".join(experiment.data.source)
-        raise ValueError(f"the task factors is for scenes, got data from {source}")
-    number, prefixes = experiment.evaluation.probe_scenes, prefix_lengths(orderer.config.tokens)
-    size = orderer.config.image_size
+    prefixes, size = prefix_lengths(orderer.config.tokens), orderer.config.image_size
     fit, fit_answers = _scenes("judge", number, size, orderer)
     test, test_answers = _scenes("val", max(1, number // 3), size, orderer)
     scores = readable(fit, fit_answers, test, test_answers, prefixes)

@@ -1,15 +1,20 @@
 """Figures of an orderer: plain functions from arrays to numbers."""
 
+from .attribution import attribution_maps
 from .classification import class_accuracy
 from .linear_probe import readable, readable_from
 from .order import gain_maps, rank_correlation, raster_leak
 from .probe import FreshReader
 from .reconstruction import mean_psnr, psnr
+from .redundancy import explained_by_before, explained_by_each
 from .retrieval import retrieval_metrics
 
 __all__ = [
     "FreshReader",
+    "attribution_maps",
     "class_accuracy",
+    "explained_by_before",
+    "explained_by_each",
     "gain_maps",
     "mean_psnr",
     "psnr",

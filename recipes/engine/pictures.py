@@ -220,6 +220,28 @@ def gain_maps(maps: Array, path: Path) -> None:
         _save_figure(figure, path)
 
 
+def heat_map(values: Array, path: Path, *, x_label: str, y_label: str, legend: str) -> None:
+    """Draw a matrix of values in 0..1, rows and columns numbered from 1.
+
+    Raises:
+        ValueError: if it is no matrix, or a value is not finite.
+    """
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        raise ValueError(f"a heat map needs a matrix of numbers, got shape {matrix.shape}")
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(5.2, 4.2))
+        axes = figure.subplots()
+        extent = (0.5, matrix.shape[1] + 0.5, matrix.shape[0] + 0.5, 0.5)
+        shown = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues", extent=extent, aspect="auto")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        figure.colorbar(shown, label=legend)
+        _save_figure(figure, path)
+
+
 def _draw_strips(columns: Mapping[str, UInt8[np.ndarray, "N 3 S S"]], path: Path) -> None:
     pictures = {
         title: [_enlarged(image, STRIP_SIDE) for image in images]

@@ -92,3 +92,24 @@ def test_a_judge_of_classes_knows_only_classes_it_has_seen(copied: Experiment) -
     scenes = replace(copied, data=DataSettings(train_count=8, test_count=8))
     with pytest.raises(ValueError, match=r"the judge of classes is asked for '.*', but"):
         evaluate.main(replace(scenes, evaluation=Evaluation(judge="classes", captions="last")))
+
+
+def test_a_fresh_reader_is_measured_where_the_own_readout_is(copied: Experiment) -> None:
+    few = replace(copied, evaluation=replace(copied.evaluation, probe_steps=2))
+    found = measured(few, "retrieval", "probe")["results"]["separate"]
+    assert list(found["probe"]["text_to_image"]) == list(found["retrieval"]["text_to_image"])
+    assert found["probe"] != found["retrieval"]
+
+
+def test_factors_of_scenes_are_read_at_every_prefix(copied: Experiment) -> None:
+    few = replace(copied, evaluation=replace(copied.evaluation, probe_scenes=90))
+    factors = measured(few, "factors")["results"]["separate"]["factors"]
+    assert set(factors) == {"shape", "colour", "size", "place", "count", "ground"}
+    assert list(factors["shape"]["score"]) == ["1", "2", "4", "8", "16"]
+
+
+def test_factors_of_other_data_are_refused(copied: Experiment) -> None:
+    other = replace(copied, data=replace(copied.data, source=("somewhere",)))
+    with pytest.raises(SystemExit) as refused:
+        measured(other, "factors")
+    assert refused.value.code == 2
