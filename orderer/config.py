@@ -21,6 +21,8 @@ class OrdererConfig(CheckedConfig):
     patch_size: int = 12
     encoder: Literal["joint", "cross"] = "joint"
     """Queries beside the patches (TiTok), or attending to them (Q-Former)."""
+    cross_every: int = 2
+    """The encoder 'cross' attends to the features in its first layer and then in every n-th."""
     causal: bool = True
     """Query i sees only the queries 0..i; False gives unordered tokens, a baseline."""
     tokens: int = 16

@@ -1,6 +1,6 @@
 """The transformer block of the orderer.
 
-B batch   L sequence   W width   H heads   E = W / H
+B batch   L sequence   Q those of it that look   W width   H heads   E = W / H
 """
 
 import math
@@ -23,11 +23,11 @@ def portable_attention(device: torch.device) -> AbstractContextManager[None]:
 
 
 def attend(
-    q: Float[Tensor, "B H L E"],
+    q: Float[Tensor, "B H Q E"],
     k: Float[Tensor, "B H L E"],
     v: Float[Tensor, "B H L E"],
-    mask: Bool[Tensor, "L L"] | None = None,
-) -> Float[Tensor, "B H L E"]:
+    mask: Bool[Tensor, "Q L"] | None = None,
+) -> Float[Tensor, "B H Q E"]:
     """Scaled dot-product attention, as torch's; on the CPU it is written out.
 
     There torch's plain form, which scales twice, looks for rows that see nothing and keeps bf16
@@ -35,7 +35,7 @@ def attend(
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    scores = q @ k.mT * q.shape[-1] ** -0.5  # [B, H, L, L]
+    scores = q @ k.mT * q.shape[-1] ** -0.5  # [B, H, Q, L]
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
     return scores.softmax(dim=-1).to(v.dtype) @ v

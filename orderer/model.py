@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 
 from .bottleneck import Bottled, Bottleneck
 from .config import OrdererConfig
+from .cross_encoder import CrossEncoder
 from .decoder import Decoder, Rebuilt
 from .encoder import JointEncoder
 from .features import make_features
@@ -28,6 +29,11 @@ from .text import TextTower
 ENCODING_SETTINGS = ("image_size", "patch_size", "tokens", "token_dim", "width", "heads")
 LATER_ENCODING_SETTINGS = {"encoder": "joint", "causal": True, "bottleneck": "norm"}
 """Settings that came after the first orderers, and what those had: they keep their hash."""
+
+ENCODERS: dict[str, type[JointEncoder] | type[CrossEncoder]] = {
+    "joint": JointEncoder,
+    "cross": CrossEncoder,
+}
 
 START_SCALE, MOST_SCALE = 30.0, 100.0
 """Of the inverse temperature: a softer start than 30 is slow to tell near captions apart."""
@@ -45,7 +51,8 @@ class Orderer(CheckedModel):
         self.features = make_features(config)
         self.bottleneck = Bottleneck(config.bottleneck, config.token_dim)
         grid = self.features.grid(config.image_size, config.image_size)
-        self.encoder = JointEncoder(config, self.features.channels, grid, self.bottleneck.channels)
+        make_encoder = ENCODERS[config.encoder]
+        self.encoder = make_encoder(config, self.features.channels, grid, self.bottleneck.channels)
         self.decoder = Decoder(config)
         if grid == config.grid:
             self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)

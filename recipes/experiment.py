@@ -21,6 +21,9 @@ from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.settings import at_least, share
 from recipes.engine.training import Learner
 
+BLOCKS = ("blocks.", "layers.", ".layer.")
+"""What the names of the block matrices hold: ours, transformers' and those of its BERTs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
@@ -41,7 +44,7 @@ class OptimSettings:
         """Let all parameters of a model learn for a number of steps."""
         optimizers = make_optimizers(
             model,
-            lambda name, _: "blocks." in name or "layers." in name,
+            lambda name, _: any(part in name for part in BLOCKS),
             muon_lr=self.muon_lr,
             adamw_lr=self.adamw_lr,
             weight_decay=self.weight_decay,
@@ -58,6 +61,9 @@ class OrdererTraining:
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 128
     """Pairs in one step, over all processes."""
+    qformer: Path | None = None
+    """Folder of a trained BLIP-2 model, with whose Q-Former the encoder 'cross' starts. It is read
+    once: a training that is resumed, and the saved orderer, do without it."""
     detail: bool = False
     """True pairs growing prefixes with growing captions: an image's first caption, its barest, with
     the first tokens, the last with all. False pairs all prefixes with the one that is drawn."""

@@ -17,6 +17,7 @@ resumed must name the same shards, but nobody checks that they hold the same.
 """
 
 from orderer import Orderer, OrdererProcessor, Stage1
+from orderer.qformer import load_qformer
 from recipes.captioning import say
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
@@ -60,6 +61,8 @@ def main(experiment: Experiment) -> None:
         settings={**settings_named(experiment, *SHAPING), "pairs": pairs.fingerprint},
     )
     first, earlier = progress.restore(experiment.resume)
+    if settings.qformer is not None and first == 0:
+        load_qformer(model.encoder, settings.qformer)
 
     with Run(
         experiment.out,
