@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def portable_attention(device: torch.device) -> AbstractContextManager[None]:
@@ -57,7 +58,7 @@ class Attention(nn.Module):
         return self.out(rearrange(attend(q, k, v, mask), "b h l e -> b l (h e)"))
 
 
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     """Pre-norm attention, then a pre-norm MLP."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:

@@ -44,6 +44,9 @@ class Orderer(CheckedModel):
 
     config_class = OrdererConfig
     main_input_name = "images"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("Block", "ResidualAttentionBlock")
+    """What is repeated: the unit of sharding, compiling and gradient checkpointing."""
     config: OrdererConfig
 
     def __init__(self, config: OrdererConfig) -> None:

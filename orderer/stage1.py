@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.export import register_dataclass
 
 from .bottleneck import add_token_noise
 from .model import Orderer
@@ -96,10 +97,15 @@ class Terms:
 
     def _pull(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
         tokens = self.tokens
+        if not tokens.requires_grad:  # the encoder is frozen
+            return tokens.new_zeros(())
         (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
         if gradient is None:
             return tokens.new_zeros(())
         return len(tokens) * gradient.float().flatten(1).norm(dim=1).mean()
+
+
+register_dataclass(Terms)  # so that FSDP finds the tensors in what `Stage1` returns
 
 
 class Stage1(nn.Module):

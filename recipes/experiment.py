@@ -17,6 +17,7 @@ from torch import nn
 from ar import ARConfig
 from orderer import Objectives, OrdererConfig
 from recipes.data_settings import DataSettings
+from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.settings import at_least, share
 from recipes.engine.training import Learner
@@ -64,6 +65,10 @@ class OrdererTraining:
     qformer: Path | None = None
     """Folder of a trained BLIP-2 model, with whose Q-Former the encoder 'cross' starts. It is read
     once: a training that is resumed, and the saved orderer, do without it."""
+    accumulate: int = 1
+    """Micro-batches that a step's pairs are cut into, one after another, for less memory. The
+    contrastive term then finds its negatives in the micro-batch: it is the mean over them, which is
+    not that of the whole batch. The other terms are; the noise is another."""
     detail: bool = False
     """True pairs growing prefixes with growing captions: an image's first caption, its barest, with
     the first tokens, the last with all. False pairs all prefixes with the one that is drawn."""
@@ -71,7 +76,7 @@ class OrdererTraining:
     optim: OptimSettings = field(default_factory=OptimSettings)
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps, batch_size=self.batch_size)
+        at_least(1, steps=self.steps, batch_size=self.batch_size, accumulate=self.accumulate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +185,8 @@ class Experiment:
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the matrix products in training; weights and losses stay in fp32."""
+    execution: Execution = field(default_factory=Execution)
+    """How stage 1 is computed, the largest of the three in training."""
     processes: int = 2
     """With which the demo trains on a CPU, each on its share of the cores: at our sizes two of one
     core each are about 1.5 times as fast as one of two. The noise, hence the result, depends on it,

@@ -8,13 +8,16 @@ r"""Stage 1: train an orderer on image-text pairs.
 
 Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
 and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts unchanged under
-`torchrun` and `accelerate launch`. On 2 CPU cores the default takes about four minutes as the demo
-starts it, on two processes.
+`torchrun` and `accelerate launch`; with `--execution.parallel=sharded` every process keeps its part
+of the model only. On 2 CPU cores the default takes about four minutes as the demo starts it, on two
+processes.
 
 Shards behind URLs (http, https, s3, hf) are read as they come: see `data.stream` for what order and
 resuming then promise. Captions that are too long are left out as they are met, and a run that is
 resumed must name the same shards, but nobody checks that they hold the same.
 """
+
+from itertools import islice
 
 from orderer import Orderer, OrdererProcessor, Stage1
 from orderer.qformer import load_qformer
@@ -24,7 +27,16 @@ from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
-from recipes.engine.training import Progress, precise, prepare_device, update
+from recipes.engine.sharding import whole
+from recipes.engine.training import (
+    Progress,
+    apply_gradients,
+    check_divides,
+    clear_gradients,
+    mean_values,
+    precise,
+    prepare_device,
+)
 from recipes.experiment import Experiment
 
 SHAPING = (
@@ -53,7 +65,9 @@ def main(experiment: Experiment) -> None:
     check_captions(captions_of_all(pairs), processor)
 
     device = prepare_device()
+    check_divides(settings.batch_size, settings.accumulate)
     stage = Stage1(model, settings.objectives).to(device).train()
+    experiment.execution.prepare(stage)
     learner = settings.optim.learner(stage, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "orderer",
@@ -73,28 +87,36 @@ def main(experiment: Experiment) -> None:
         samples_per_step=settings.batch_size,
         earlier_seconds=earlier,
     ) as run:
-        draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
+        parts = settings.accumulate
+        draw = experiment.data.draw(settings.batch_size // parts, experiment.seed, run)
         batches = experiment.data.batches(pairs, draw, processor)
-        for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
+        ahead = batches.ahead(first * parts, settings.steps * parts, experiment.data.workers)
+        for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             weights = settings.objectives.weights(step)
-            said = say(batch, processor, model.config.tokens, settings.detail).to(device)
-            with precise(device, experiment.precision):
-                terms = stage(batch.images.to(device), said, weights)
-            loss = terms.total(weights)
-            pulls = terms.gradient_norms(weights) if run.logs_at(step) else {}
-            (norm,) = update(step, loss, [learner])
-            pulls = {f"gradient_norm/{name}": pull for name, pull in pulls.items()}
-            run.log(step, {"loss": loss, **terms.values, "gradient_norm": norm, **pulls})
+            clear_gradients([learner])
+            values = []
+            for _, batch in islice(ahead, parts):
+                said = say(batch, processor, model.config.tokens, settings.detail).to(device)
+                with precise(device, experiment.precision):
+                    terms = stage(batch.images.to(device), said, weights)
+                loss = terms.total(weights)
+                pulls = terms.gradient_norms(weights) if run.logs_at(step) else {}
+                (loss / parts).backward()
+                pulls = {f"gradient_norm/{name}": pull for name, pull in pulls.items()}
+                values.append({"loss": loss, **terms.values, **pulls})
+            (norm,) = apply_gradients(step, [learner])
+            run.log(step, {**mean_values(values), "gradient_norm": norm})
             done = step + 1
             if done % experiment.checkpoint_every == 0 or done == settings.steps:
                 progress.save(done, run)
             elif run.stop_requested:
                 progress.save(done, run)
                 return
+        weights_of_all = whole(model.state_dict())
         if run.is_main:
             tell_skipped(pairs.name, batches.skipped)
-            model.save_pretrained(experiment.out / "orderer")
+            model.save_pretrained(experiment.out / "orderer", state_dict=weights_of_all)
             processor.save_pretrained(experiment.out / "orderer")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 JOINED_BELOW = 50_000
 """Gradients of fewer values are sent as one: each alone would wait as long as all together."""
@@ -37,11 +38,12 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Put the mean over processes in place of every gradient; nothing to do on one process.
 
     A gradient that only some processes have counts as zero on the others; one that none has stays
-    None, so that its optimizer skips it as on one process.
+    None, so that its optimizer skips it as on one process. Those of a model that is shared out were
+    averaged by the backward pass.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
-    used = _used_anywhere([p for p in parameters if p.requires_grad])
+    used = _used_anywhere([p for p in parameters if p.requires_grad and not isinstance(p, DTensor)])
     if not used:
         return
     gradients = []

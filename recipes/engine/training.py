@@ -24,6 +24,7 @@ from .optim import (
 from .processes import average_gradients
 from .run import Run
 from .settings import check_same_settings
+from .sharding import placed_like, whole
 
 
 def prepare_device() -> torch.device:
@@ -50,8 +51,37 @@ class Learner:
     """Most that the joint norm of its gradients may be."""
 
 
+def check_divides(batch_size: int, accumulate: int) -> None:
+    """Refuse a batch that cannot be cut evenly into the micro-batches of all processes."""
+    processes = PartialState().num_processes
+    if batch_size % (processes * accumulate):
+        raise ValueError(
+            f"batch_size must divide by {processes} processes x {accumulate} micro-batches, "
+            f"got {batch_size}"
+        )
+
+
+def mean_values(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each value over the micro-batches of a step."""
+    return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in parts[0]}
+
+
 def update(step: int, loss: Tensor, learners: Sequence[Learner]) -> list[Tensor]:
-    """Do update number `step` (from 0) of every learner.
+    """Do update number `step` (from 0) of every learner on one loss, see `apply_gradients`."""
+    clear_gradients(learners)
+    loss.backward()
+    return apply_gradients(step, learners)
+
+
+def clear_gradients(learners: Sequence[Learner]) -> None:
+    """Forget what the parameters of all learners have gathered."""
+    for learner in learners:
+        for optimizer in learner.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+
+def apply_gradients(step: int, learners: Sequence[Learner]) -> list[Tensor]:
+    """Do update number `step` (from 0) of every learner, by the gradients gathered so far.
 
     Returns:
         The norm that the gradients of each learner had.
@@ -59,10 +89,6 @@ def update(step: int, loss: Tensor, learners: Sequence[Learner]) -> list[Tensor]
     Raises:
         FloatingPointError: if one of them is not finite; nothing was updated.
     """
-    optimizers = [optimizer for learner in learners for optimizer in learner.optimizers]
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()
     norms = []
     for learner in learners:
         parameters = list(learner.model.parameters())
@@ -70,8 +96,9 @@ def update(step: int, loss: Tensor, learners: Sequence[Learner]) -> list[Tensor]
         norms.append(clip_gradients(parameters, learner.clip))
         check_finite(step, gradient_norm=norms[-1])
         learner.schedule.set(step)
-    for optimizer in optimizers:
-        optimizer.step()
+    for learner in learners:
+        for optimizer in learner.optimizers:
+            optimizer.step()
     return norms
 
 
@@ -98,7 +125,11 @@ class Progress:
             return 0, 0.0
         check_same_settings(found.state["settings"], self.settings)
         for name, learner in self.learners.items():
-            learner.model.load_state_dict(found.tensors[name])
+            now = learner.model.state_dict()
+            saved = found.tensors[name].items()
+            learner.model.load_state_dict(
+                {key: placed_like(x, now[key]) if key in now else x for key, x in saved}
+            )
             for index, optimizer in enumerate(learner.optimizers):
                 part = f"{name}-optimizer-{index}"
                 restore_optimizer(optimizer, found.tensors[part], found.state["groups"][part])
@@ -106,14 +137,15 @@ class Progress:
 
     def save(self, step: int, run: Run) -> None:
         """Write a checkpoint after `step` updates, from the main process."""
+        tensors: dict[str, Mapping[str, Tensor]] = {}
+        groups: dict[str, JSON] = {}
+        for name, learner in self.learners.items():
+            tensors[name] = whole(learner.model.state_dict())
+            for index, optimizer in enumerate(learner.optimizers):
+                part = f"{name}-optimizer-{index}"
+                kept, groups[part] = optimizer_tensors(optimizer)
+                tensors[part] = whole(kept)
         if run.is_main:
-            tensors: dict[str, Mapping[str, Tensor]] = {}
-            groups: dict[str, JSON] = {}
-            for name, learner in self.learners.items():
-                tensors[name] = learner.model.state_dict()
-                for index, optimizer in enumerate(learner.optimizers):
-                    part = f"{name}-optimizer-{index}"
-                    tensors[part], groups[part] = optimizer_tensors(optimizer)
             state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
             save_checkpoint(self.folder, step, tensors, state)
         run.accelerator.wait_for_everyone()

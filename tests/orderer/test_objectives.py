@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from orderer.objectives import contrastive_loss, sigmoid_loss
-
-WORLD = 2
 
 
 def batch(prefixes: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,49 +73,58 @@ def test_the_order_of_pairs_does_not_matter() -> None:
     )
 
 
-def gradients(images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor) -> dict[str, Tensor]:
+def gradients(
+    form: str, images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor
+) -> dict[str, Tensor]:
     """Loss and gradients as data-parallel training has them: of shared parameters."""
     mix = torch.eye(5, dtype=torch.float64).requires_grad_()
     scale = scale.clone().requires_grad_()
-    losses = contrastive_loss(
-        F.normalize(images @ mix, dim=-1), *given(texts @ mix, captions), scale
-    )
+    compared = (F.normalize(images @ mix, dim=-1), *given(texts @ mix, captions), scale)
+    if form == "infonce":
+        losses = contrastive_loss(*compared)
+    else:
+        losses = sigmoid_loss(*compared, torch.tensor(-3.0).double())
     (losses * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert mix.grad is not None and scale.grad is not None
     return {"losses": losses.detach(), "mix": mix.grad, "scale": scale.grad}
 
 
-def test_two_processes_agree_with_one_on_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_agree_with_one_on_the_whole_batch(world: int, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     workers = [
-        subprocess.Popen([sys.executable, __file__, str(tmp_path), str(rank)], env=environment)
-        for rank in range(WORLD)
+        subprocess.Popen(
+            [sys.executable, __file__, str(tmp_path), str(rank), str(world)], env=environment
+        )
+        for rank in range(world)
     ]
     try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0] * WORLD
+        assert [worker.wait(timeout=120) for worker in workers] == [0] * world
     finally:
         for worker in workers:
             worker.kill()
     images, texts, scale = batch()
-    expected = gradients(images, texts, CAPTIONS, scale)
-    for rank in range(WORLD):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, atol=1e-12, rtol=0)
+    for form in ("infonce", "siglip"):
+        expected = gradients(form, images, texts, CAPTIONS, scale)
+        for rank in range(world):
+            found = load_file(tmp_path / f"{form}-{rank}.safetensors")
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name], value, atol=1e-12, rtol=0)
 
 
-def work(folder: Path, rank: int) -> None:
+def work(folder: Path, rank: int, world: int) -> None:
     """What each process does: its share of the batch, then the mean of gradients over processes."""
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
     images, texts, scale = batch()
-    mine = slice(rank * 8 // WORLD, (rank + 1) * 8 // WORLD)
-    found = gradients(images[mine], texts[mine], CAPTIONS[mine], scale)
-    for name in ("mix", "scale"):
-        torch.distributed.all_reduce(found[name])
-        found[name] /= WORLD
-    torch.save(found, folder / f"{rank}.pt")
+    mine = slice(rank * 8 // world, (rank + 1) * 8 // world)
+    for form in ("infonce", "siglip"):
+        found = gradients(form, images[mine], texts[mine], CAPTIONS[mine], scale)
+        for name in ("mix", "scale"):
+            torch.distributed.all_reduce(found[name])
+            found[name] /= world
+        save_file(found, folder / f"{form}-{rank}.safetensors")
     torch.distributed.barrier()  # leaving while the other still talks can abort it
     torch.distributed.destroy_process_group()
 
@@ -132,6 +140,25 @@ def test_the_sigmoid_form_is_the_loss_of_open_clip() -> None:
         torch.testing.assert_close(loss, expected, atol=1e-12, rtol=0)
 
 
+def test_scores_are_taken_in_fp32_also_inside_bf16() -> None:
+    images, texts, scale = (x.float() for x in batch())
+    compared = (images, *given(texts, CAPTIONS), scale)
+    expected = contrastive_loss(*compared), sigmoid_loss(*compared, torch.tensor(-3.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = contrastive_loss(*compared), sigmoid_loss(*compared, torch.tensor(-3.0))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=1e-6)
+
+
+def test_averaging_the_losses_of_micro_batches_is_another_law_than_the_whole_batchs() -> None:
+    images, texts, scale = batch()
+    losses = [
+        contrastive_loss(images[part], *given(texts[part], CAPTIONS[part]), scale)
+        for part in (slice(0, 8), slice(0, 4), slice(4, 8))
+    ]
+    assert ((losses[1] + losses[2]) / 2 < losses[0] - 0.1).all()  # fewer negatives: easier
+
+
 def test_each_prefix_is_compared_with_its_own_captions() -> None:
     images, texts, scale = batch()
     other = texts.roll(1, dims=0)
@@ -144,4 +171,4 @@ def test_each_prefix_is_compared_with_its_own_captions() -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]))
+    work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

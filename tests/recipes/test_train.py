@@ -230,15 +230,19 @@ def config_file(experiment: Experiment, folder: Path) -> Path:
     return path
 
 
-def test_two_processes_learn_what_one_does(program: Any, tiny: Experiment, tmp_path: Path) -> None:
+def noiseless(tiny: Experiment, **terms: Any) -> Experiment:
+    quiet = replace(tiny, precision="fp32", orderer={**tiny.orderer, "token_noise": 0.0})
+    return changed(quiet, "train_orderer", objectives=replaced(tiny, full_share=1.0, **terms))
+
+
+@pytest.mark.parametrize("parallel", ["replicated", "sharded"])
+def test_two_processes_learn_what_one_does(
+    program: Any, tiny: Experiment, tmp_path: Path, parallel: str
+) -> None:
     """Without noise, which differs from process to process; Muon's bf16 enlarges rounding."""
-    noiseless = changed(
-        replace(tiny, precision="fp32", orderer={**tiny.orderer, "token_noise": 0.0}),
-        "train_orderer",
-        objectives=replaced(tiny, full_share=1.0),
-    )
-    train_orderer.main(replace(noiseless, out=tmp_path / "one"))
-    both = replace(noiseless, out=tmp_path / "two")
+    quiet = noiseless(tiny)
+    train_orderer.main(replace(quiet, out=tmp_path / "one"))
+    both = changed(replace(quiet, out=tmp_path / "two"), "execution", parallel=parallel)
     launch = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     done = program(*launch, "recipes.train_orderer", "--config", config_file(both, tmp_path))
     assert done.returncode == 0, done.stderr
@@ -247,6 +251,61 @@ def test_two_processes_learn_what_one_does(program: Any, tiny: Experiment, tmp_p
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     for one, two in zip(alone, together, strict=True):
         assert two == pytest.approx(one, rel=1e-3)
+    saved = [Orderer.from_pretrained(tmp_path / name / "orderer") for name in ("one", "two")]
+    for mine, other in zip(*(model.parameters() for model in saved), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-3)
+
+
+def test_a_step_of_micro_batches_is_the_mean_of_their_own_steps(
+    tiny: Experiment, tmp_path: Path
+) -> None:
+    """The law of accumulation, the contrastive term's too: seen where nothing learns."""
+    still = OptimSettings(muon_lr=0, adamw_lr=0, weight_decay=0, warmup_steps=0)
+    quiet = changed(noiseless(tiny, text_ramp=1), "train_orderer", optim=still)
+    small = changed(quiet, "train_orderer", steps=8, batch_size=8)
+    train_orderer.main(changed(replace(quiet, out=tmp_path / "a"), "train_orderer", accumulate=2))
+    train_orderer.main(replace(small, out=tmp_path / "b"))
+    two, one = losses(tmp_path / "a", "orderer"), losses(tmp_path / "b", "orderer")
+    for step in range(1, 4):  # from 1 on with text
+        for name in ("contrastive", "reconstruction", "loss"):
+            mean = (one[2 * step][name] + one[2 * step + 1][name]) / 2
+            assert two[step][name] == pytest.approx(mean, rel=1e-5)
+
+
+def test_without_contrast_micro_batches_learn_what_the_whole_batch_does(
+    tiny: Experiment, tmp_path: Path
+) -> None:
+    quiet = noiseless(tiny, contrastive=0.0)
+    for number in (1, 2, 4):
+        stage = changed(replace(quiet, out=tmp_path / str(number)), "train_orderer")
+        train_orderer.main(changed(stage, "train_orderer", accumulate=number))
+    whole = losses(tmp_path / "1", "orderer")
+    for number in (2, 4):
+        for cut, expected in zip(losses(tmp_path / str(number), "orderer"), whole, strict=True):
+            for name in ("reconstruction", "gradient_norm"):
+                assert cut[name] == pytest.approx(expected[name], rel=1e-3)  # Muon's bf16
+
+
+def test_a_batch_that_cannot_be_cut_evenly_is_refused(tiny: Experiment, tmp_path: Path) -> None:
+    uneven = changed(replace(tiny, out=tmp_path), "train_orderer", accumulate=3)
+    with pytest.raises(ValueError, match="by 1 processes x 3 micro-batches, got 16"):
+        train_orderer.main(uneven)
+
+
+def test_weights_and_losses_are_fp32_in_bf16_training(
+    tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = set()
+    log = Run.log
+
+    def log_and_see(self: Run, step: int, values: Any) -> None:
+        kinds.update(value.dtype for value in values.values())
+        log(self, step, values)
+
+    monkeypatch.setattr(Run, "log", log_and_see)
+    train_orderer.main(replace(tiny, out=tmp_path / "run", precision="bf16"))
+    model = Orderer.from_pretrained(tmp_path / "run/orderer")
+    assert kinds == {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_two_processes_learn_the_same_twice(
