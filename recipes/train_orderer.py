@@ -23,6 +23,7 @@ from orderer import Orderer, OrdererProcessor, Stage1
 from orderer.qformer import load_qformer
 from recipes.captioning import say
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
+from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
@@ -66,17 +67,18 @@ def main(experiment: Experiment) -> None:
 
     device = prepare_device()
     check_divides(settings.batch_size, settings.accumulate)
+    checkpoints = experiment.out / "checkpoints" / "orderer"
+    if settings.qformer is not None and find_start(checkpoints, experiment.resume) is None:
+        load_qformer(model.encoder, settings.qformer)  # while its weights are still whole
     stage = Stage1(model, settings.objectives).to(device).train()
     experiment.execution.prepare(stage)
     learner = settings.optim.learner(stage, settings.steps)
     progress = Progress(
-        folder=experiment.out / "checkpoints" / "orderer",
+        folder=checkpoints,
         learners={"orderer": learner},
         settings={**settings_named(experiment, *SHAPING), "pairs": pairs.fingerprint},
     )
     first, earlier = progress.restore(experiment.resume)
-    if settings.qformer is not None and first == 0:
-        load_qformer(model.encoder, settings.qformer)
 
     with Run(
         experiment.out,
