@@ -32,6 +32,21 @@ class OrdererConfig(CheckedConfig):
     mixing: Literal["random", "dct"] = "random"
     """Where the blends of patches that queries begin with start, see `Mixing`."""
     decoder: Literal["deterministic", "flow"] = "deterministic"
+    """One pass, see `Decoder`, or a path from noise, see `FlowDecoder`."""
+    decoder_timesteps: float = 0.0
+    """Where a flow decoder's training looks, see `logit_normal_timesteps`."""
+    decoder_weighting: Literal["data", "velocity"] = "data"
+    """What a flow decoder's squared error is of: its guess of the data, or the velocity of that."""
+    decoder_draws: int = 1
+    """Noises and timesteps for each image of a flow decoder's training."""
+    decoder_drop: float = 0.0
+    """Share of a flow decoder's draws that are trained on no token at all, for guidance."""
+    decoder_guidance: float = 1.0
+    """Guidance scale at which a flow decoder decodes; 1.0 is off."""
+    decoder_solver: Literal["euler", "heun"] = "heun"
+    """With which a flow decoder decodes; Heun's steps cost twice as much."""
+    decoder_steps: int = 15
+    """Steps of that solver."""
     readout: Literal["causal", "pooled"] = "causal"
     """A causal transformer over the tokens, or their mean, the readout of unordered tokens."""
     width: int = 128
@@ -65,6 +80,13 @@ class OrdererConfig(CheckedConfig):
         if self.vocabulary < PIECES:
             raise ValueError(
                 f"vocabulary must be at least {PIECES}, open_clip's, got {self.vocabulary}"
+            )
+        if not 0 <= self.decoder_drop <= 1:
+            raise ValueError(f"decoder_drop must lie in 0..1, got {self.decoder_drop}")
+        if self.decoder_guidance != 1 and not self.decoder_drop:
+            raise ValueError(
+                "decoder_guidance needs a decoder_drop above 0, so that images without tokens are "
+                f"learned, got {self.decoder_guidance}"
             )
         if self.token_noise < 0:
             raise ValueError(f"token_noise must not be negative, got {self.token_noise}")

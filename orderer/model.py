@@ -20,6 +20,7 @@ from .cross_encoder import CrossEncoder
 from .decoder import Decoder, Rebuilt
 from .encoder import JointEncoder
 from .features import make_features
+from .flow_decoder import FlowDecoder
 from .patches import patchify, unpatchify
 from .positions import Grid
 from .pretrained import CheckedModel
@@ -53,7 +54,7 @@ class Orderer(CheckedModel):
         grid = self.features.grid(config.image_size, config.image_size)
         make_encoder = ENCODERS[config.encoder]
         self.encoder = make_encoder(config, self.features.channels, grid, self.bottleneck.channels)
-        self.decoder = Decoder(config)
+        self.decoder = (FlowDecoder if config.decoder == "flow" else Decoder)(config)
         if grid == config.grid:
             self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
         self.readout = Readout(config, pooled=config.readout == "pooled")
@@ -92,7 +93,8 @@ class Orderer(CheckedModel):
         Args:
             tokens: k of them, in 1..K.
             size: height and width in pixels; by default those that the orderer was made for.
-            generator: source of the noise of a flow decoder, on the model's device.
+            generator: source of the noise of a flow decoder, on the model's device; without one
+                every image starts from the same noise, so that decoding again gives the same.
 
         Raises:
             ValueError: for a number of tokens outside 1..K, or a size that patches do not tile.
