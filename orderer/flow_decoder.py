@@ -118,7 +118,8 @@ class FlowDecoder(Placed):
             both = x if scale == 1 else torch.cat([x, x])
             data, _ = self._predict(both, masks, placed, modulations[step, None])
             if scale != 1:
-                data = guide(*data.chunk(2), scale)
+                conditional, unconditional = data.chunk(2)
+                data = guide(conditional, unconditional, scale)
             return (data.float() - x) / (1 - step / steps)
 
         return {"euler": euler, "heun": heun}[self.config.decoder_solver](velocity, noise, steps)

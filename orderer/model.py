@@ -21,6 +21,7 @@ from .decoder import Decoder, Rebuilt
 from .encoder import JointEncoder
 from .features import make_features
 from .flow_decoder import FlowDecoder
+from .latents import make_latents
 from .patches import patchify, unpatchify
 from .positions import Grid
 from .pretrained import CheckedModel
@@ -54,6 +55,7 @@ class Orderer(CheckedModel):
         grid = self.features.grid(config.image_size, config.image_size)
         make_encoder = ENCODERS[config.encoder]
         self.encoder = make_encoder(config, self.features.channels, grid, self.bottleneck.channels)
+        self.latents = make_latents(config)
         self.decoder = (FlowDecoder if config.decoder == "flow" else Decoder)(config)
         if grid == config.grid:
             self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
@@ -105,7 +107,12 @@ class Orderer(CheckedModel):
         keep = nn.functional.pad(keep, (0, missing))
         grid = self._grid(*(size or (self.config.image_size, self.config.image_size)))
         patches = self.decoder.decode(tokens, keep, grid, generator)
-        return unpatchify(patches, self.config.patch_size, grid[0]).clamp(-1, 1)
+        return self.images_of(patches, grid).clamp(-1, 1)
+
+    def images_of(self, patches: Float[Tensor, "B N P"], grid: Grid) -> Float[Tensor, "B 3 H W"]:
+        """Put a decoder's patches together, of pixels or of latents; gradients flow through."""
+        side = self.config.patch_size // self.latents.factor
+        return self.latents.decode(unpatchify(patches, side, grid[0]))
 
     def sample_tokens(
         self, images: Shaped[Tensor, "B 3 H W"], generator: torch.Generator | None = None
@@ -121,7 +128,8 @@ class Orderer(CheckedModel):
         generator: torch.Generator | None = None,
     ) -> Rebuilt:
         """Have the decoder rebuild images from the tokens that `keep` keeps."""
-        patches = patchify(_in_range(images), self.config.patch_size)
+        latents = self.latents.encode(_in_range(images))
+        patches = patchify(latents, self.config.patch_size // self.latents.factor)
         return self.decoder.rebuild(tokens, keep, patches, self._grid(*images.shape[2:]), generator)
 
     def embed_images(
