@@ -60,7 +60,8 @@ class FrozenLatents(nn.Module):
 
     def __init__(self, autoencoder: Any) -> None:
         super().__init__()
-        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.autoencoder = autoencoder.eval()
+        _freeze(autoencoder)
         self.factor = latent_factor(autoencoder.config)
         self.shift, self.scale = shift_and_scale(autoencoder.config)
 
@@ -74,6 +75,14 @@ class FrozenLatents(nn.Module):
         shift, scale = latents.new_tensor(self.shift), latents.new_tensor(self.scale)
         latents = latents / scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
         return self.autoencoder.decode(latents).sample
+
+
+def _freeze(model: nn.Module) -> None:
+    """Turn parameters into buffers: transformers lets every parameter that it loads learn again."""
+    for part in model.modules():
+        for name, value in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, value.detach())
 
 
 def latent_factor(settings: Mapping[str, Any]) -> int:

@@ -85,8 +85,8 @@ def test_the_autoencoder_never_learns(folder: Path, images: Tensor) -> None:
     orderer = made(folder).train()
     keep = torch.ones(2, 4, dtype=torch.bool)
     orderer.rebuild(orderer.encode(images), keep, images).loss.backward()
-    for parameter in orderer.latents.parameters():
-        assert not parameter.requires_grad and parameter.grad is None
+    assert not list(orderer.latents.parameters())
+    assert not any(weight.requires_grad for weight in orderer.latents.buffers())
 
 
 def test_a_saved_orderer_needs_its_folder_no_more(folder: Path, tmp_path: Path) -> None:
@@ -95,13 +95,10 @@ def test_a_saved_orderer_needs_its_folder_no_more(folder: Path, tmp_path: Path) 
     for file in folder.iterdir():
         file.unlink()
     again = Orderer.from_pretrained(tmp_path / "orderer")
-    tensors = again.state_dict()
-    assert all(torch.equal(value, tensors[name]) for name, value in orderer.state_dict().items())
-    # convolutions round by where their weights lie in memory
-    torch.testing.assert_close(again.decode(tokens), orderer.decode(tokens), atol=5e-6, rtol=0)
+    assert torch.equal(again.decode(tokens), orderer.decode(tokens))
     assert again.config.autoencoder == json.loads(json.dumps(orderer.config.autoencoder))
     assert len(again.config.autoencoder["sha256"]) == 64
-    assert not any(parameter.requires_grad for parameter in again.latents.parameters())
+    assert not list(again.latents.parameters())
 
 
 def test_the_encoding_does_not_depend_on_the_autoencoder(folder: Path) -> None:
