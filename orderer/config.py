@@ -32,6 +32,24 @@ class OrdererConfig(CheckedConfig):
     mixing: Literal["random", "dct"] = "random"
     """Where the blends of patches that queries begin with start, see `Mixing`."""
     decoder: Literal["deterministic", "flow"] = "deterministic"
+    """One pass, see `Decoder`, or a path from noise, see `FlowDecoder`."""
+    decoder_timesteps: float = 0.0
+    """Where a flow decoder's training looks, see `logit_normal_timesteps`."""
+    decoder_weighting: Literal["data", "velocity"] = "data"
+    """What a flow decoder's squared error is of: its guess of the data, or the velocity of that."""
+    decoder_draws: int = 1
+    """Noises and timesteps for each image of a flow decoder's training."""
+    decoder_drop: float = 0.0
+    """Share of a flow decoder's draws that are trained on no token at all, for guidance."""
+    decoder_guidance: float = 1.0
+    """Guidance scale at which a flow decoder decodes; 1.0 is off."""
+    decoder_solver: Literal["euler", "heun"] = "heun"
+    """With which a flow decoder decodes; Heun's steps cost twice as much."""
+    decoder_steps: int = 15
+    """Steps of that solver."""
+    autoencoder: str | dict | None = None  # type: ignore[type-arg]  # JSON's
+    """In whose frozen latents the decoder works: a folder with a diffusers `AutoencoderKL`, which
+    a model replaces by its settings; null decodes to pixels."""
     readout: Literal["causal", "pooled"] = "causal"
     """A causal transformer over the tokens, or their mean, the readout of unordered tokens."""
     width: int = 128
@@ -66,6 +84,13 @@ class OrdererConfig(CheckedConfig):
             raise ValueError(
                 f"vocabulary must be at least {PIECES}, open_clip's, got {self.vocabulary}"
             )
+        if not 0 <= self.decoder_drop <= 1:
+            raise ValueError(f"decoder_drop must lie in 0..1, got {self.decoder_drop}")
+        if self.decoder_guidance != 1 and not self.decoder_drop:
+            raise ValueError(
+                "decoder_guidance needs a decoder_drop above 0, so that images without tokens are "
+                f"learned, got {self.decoder_guidance}"
+            )
         if self.token_noise < 0:
             raise ValueError(f"token_noise must not be negative, got {self.token_noise}")
 
@@ -82,5 +107,8 @@ class OrdererConfig(CheckedConfig):
 
     @property
     def patch_values(self) -> int:
-        """Values of one patch: three colours of every pixel."""
-        return 3 * self.patch_size**2
+        """Values of one patch of what is decoded: three colours of every pixel, or the latents'."""
+        if not isinstance(self.autoencoder, dict):
+            return 3 * self.patch_size**2
+        factor = 2 ** (len(self.autoencoder["block_out_channels"]) - 1)
+        return int(self.autoencoder["latent_channels"] * (self.patch_size // factor) ** 2)

@@ -32,8 +32,11 @@ class Rebuilt(NamedTuple):
     """What it knows of each patch half-way through its layers."""
 
 
-class Decoder(nn.Module):
-    """Tokens to patches; a token that `keep` cuts is replaced by the null token."""
+class Placed(nn.Module):
+    """How every decoder begins: mask tokens, one for each patch, and the tokens beside them.
+
+    A token that `keep` cuts is replaced by the null token, and no blend has a part of it.
+    """
 
     def __init__(self, config: OrdererConfig) -> None:
         super().__init__()
@@ -43,6 +46,22 @@ class Decoder(nn.Module):
         self.token_positions = learned_positions(config.tokens, config.width)
         self.masks = learned_positions(config.patches, config.width)
         self.mixing = Mixing(config.patches, config.tokens)
+
+    def place(
+        self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"], grid: Grid
+    ) -> tuple[Float[Tensor, "B N W"], Float[Tensor, "B K W"]]:
+        """Give the mask tokens of a grid, each with its blend of kept tokens, and the tokens."""
+        x = self.embed(cut_to_prefix(tokens, keep, self.null))  # [B, K, W]
+        masks = resampled(self.masks, self.grid, grid)  # [N, W]
+        masks = masks + self.mixing.to_grid(x * keep[..., None], self.grid, grid)  # [B, N, W]
+        return masks, x + self.token_positions
+
+
+class Decoder(Placed):
+    """Tokens to patches in one pass."""
+
+    def __init__(self, config: OrdererConfig) -> None:
+        super().__init__(config)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.mlp_ratio)
             for _ in range(config.decoder_layers)
@@ -54,12 +73,9 @@ class Decoder(nn.Module):
         self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"], grid: Grid | None = None
     ) -> tuple[Float[Tensor, "B N P"], Float[Tensor, "B N W"]]:
         """Give the patches of a grid (that of the config by default), and the states half-way."""
-        grid = grid or self.grid
-        x = self.embed(cut_to_prefix(tokens, keep, self.null))  # [B, K, W]
-        masks = resampled(self.masks, self.grid, grid)  # [N, W]
-        masks = masks + self.mixing.to_grid(x * keep[..., None], self.grid, grid)  # [B, N, W]
+        masks, x = self.place(tokens, keep, grid or self.grid)
         number = masks.shape[1]
-        x = torch.cat([masks, x + self.token_positions], dim=1)  # [B, N + K, W]
+        x = torch.cat([masks, x], dim=1)  # [B, N + K, W]
         states = x
         for layer, block in enumerate(self.blocks, start=1):
             x = block(x)

@@ -20,6 +20,8 @@ from .cross_encoder import CrossEncoder
 from .decoder import Decoder, Rebuilt
 from .encoder import JointEncoder
 from .features import make_features
+from .flow_decoder import FlowDecoder
+from .latents import make_latents
 from .patches import patchify, unpatchify
 from .positions import Grid
 from .pretrained import CheckedModel
@@ -56,7 +58,8 @@ class Orderer(CheckedModel):
         grid = self.features.grid(config.image_size, config.image_size)
         make_encoder = ENCODERS[config.encoder]
         self.encoder = make_encoder(config, self.features.channels, grid, self.bottleneck.channels)
-        self.decoder = Decoder(config)
+        self.latents = make_latents(config)
+        self.decoder = (FlowDecoder if config.decoder == "flow" else Decoder)(config)
         if grid == config.grid:
             self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
         self.readout = Readout(config, pooled=config.readout == "pooled")
@@ -95,7 +98,8 @@ class Orderer(CheckedModel):
         Args:
             tokens: k of them, in 1..K.
             size: height and width in pixels; by default those that the orderer was made for.
-            generator: source of the noise of a flow decoder, on the model's device.
+            generator: source of the noise of a flow decoder, on the model's device; without one
+                every image starts from the same noise, so that decoding again gives the same.
 
         Raises:
             ValueError: for a number of tokens outside 1..K, or a size that patches do not tile.
@@ -106,7 +110,12 @@ class Orderer(CheckedModel):
         keep = nn.functional.pad(keep, (0, missing))
         grid = self._grid(*(size or (self.config.image_size, self.config.image_size)))
         patches = self.decoder.decode(tokens, keep, grid, generator)
-        return unpatchify(patches, self.config.patch_size, grid[0]).clamp(-1, 1)
+        return self.images_of(patches, grid).clamp(-1, 1)
+
+    def images_of(self, patches: Float[Tensor, "B N P"], grid: Grid) -> Float[Tensor, "B 3 H W"]:
+        """Put a decoder's patches together, of pixels or of latents; gradients flow through."""
+        side = self.config.patch_size // self.latents.factor
+        return self.latents.decode(unpatchify(patches, side, grid[0]))
 
     def sample_tokens(
         self, images: Shaped[Tensor, "B 3 H W"], generator: torch.Generator | None = None
@@ -122,7 +131,8 @@ class Orderer(CheckedModel):
         generator: torch.Generator | None = None,
     ) -> Rebuilt:
         """Have the decoder rebuild images from the tokens that `keep` keeps."""
-        patches = patchify(_in_range(images), self.config.patch_size)
+        latents = self.latents.encode(_in_range(images))
+        patches = patchify(latents, self.config.patch_size // self.latents.factor)
         return self.decoder.rebuild(tokens, keep, patches, self._grid(*images.shape[2:]), generator)
 
     def embed_images(

@@ -28,6 +28,7 @@ NAMES = {
     bool: "true or false",
     str: "text",
     list[str]: "a list of texts",
+    dict: "named values",
     NoneType: "null",
 }
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from orderer.flow import euler, guide, logit_normal_timesteps, on_path
+from orderer.flow import euler, guide, heun, logit_normal_timesteps, on_path
 
 
 def test_a_path_starts_at_noise_and_ends_at_data() -> None:
@@ -31,6 +31,35 @@ def test_euler_halves_its_error_when_its_steps_double() -> None:
         return (end - torch.e).abs().squeeze()
 
     assert 1.9 < error(100) / error(200) < 2.1
+
+
+def test_heun_quarters_its_error_when_its_steps_double() -> None:
+    def error(steps: int) -> Tensor:  # of x' = x from 1, which ends at e
+        end = heun(lambda x, step: x, torch.ones(1, 1).double(), steps)
+        return (end - torch.e).abs().squeeze()
+
+    assert 3.8 < error(100) / error(200) < 4.2
+
+
+def test_heun_follows_a_velocity_that_changes_with_time() -> None:
+    def error(steps: int) -> float:  # of x' = 3 t^2 from 0, which ends at 1
+        def velocity(x: Tensor, step: int) -> Tensor:
+            return torch.full_like(x, 3 * (step / steps) ** 2)
+
+        return (1 - heun(velocity, torch.zeros(1, 1).double(), steps)).abs().item()
+
+    assert 3.8 < error(100) / error(200) < 4.2
+
+
+def test_heun_never_asks_for_a_velocity_at_the_end() -> None:
+    seen: list[int] = []
+
+    def velocity(x: Tensor, step: int) -> Tensor:
+        seen.append(step)
+        return x
+
+    heun(velocity, torch.zeros(1, 1), 3)
+    assert seen == [0, 1, 1, 2, 2]
 
 
 def test_euler_tells_the_number_of_the_step() -> None:
