@@ -69,6 +69,8 @@ class OrdererTraining:
     the first tokens, the last with all. False pairs all prefixes with the one that is drawn."""
     objectives: Objectives = field(default_factory=Objectives)
     optim: OptimSettings = field(default_factory=OptimSettings)
+    discriminator_optim: OptimSettings = field(default_factory=lambda: OptimSettings(adamw_lr=5e-4))
+    """How the adversarial term's opponent learns."""
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, batch_size=self.batch_size)

@@ -56,8 +56,8 @@ def main(experiment: Experiment) -> None:
     pairs = experiment.data.open_train(orderer.config.image_size)
     check_captions(captions_of_all(pairs), processor)
     prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
-    stage = Stage1(orderer, experiment.train_orderer.objectives).to(device).train()
-    weights = experiment.train_orderer.objectives.full_weights()
+    objectives = experiment.train_orderer.objectives.replayed()
+    stage = Stage1(orderer, objectives).to(device).train()
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     generating = torch.nn.ModuleDict({"ar": model})
@@ -77,6 +77,7 @@ def main(experiment: Experiment) -> None:
             **settings_named(experiment, *SHAPING),
             "pairs": pairs.fingerprint,
             "orderer_hash": model.config.orderer_hash,
+            **{f"weights of {name}_model": sha256 for name, sha256 in stage.teachers.items()},
         },
     )
     first, earlier = progress.restore(experiment.resume)
@@ -100,7 +101,7 @@ def main(experiment: Experiment) -> None:
             dropped = torch.rand(len(batch.images)) < experiment.train_ar.condition_drop
             with precise(device, experiment.precision):
                 # Stage 1, on replayed pairs and at full weight
-                terms = stage(batch.images.to(device), said, weights)
+                terms = stage(batch.images.to(device), said, objectives.full_weights())
                 # Stage 2, on detached tokens
                 condition = condition_on(batch.captions, model, orderer, processor)
                 condition = model.drop(condition, dropped.to(device))
@@ -118,6 +119,7 @@ def main(experiment: Experiment) -> None:
                         orderer.scale.detach(),
                     ).mean()
                 logged["alignment"] = aligned
+                weights = stage.balanced(terms, objectives.full_weights(), step)
                 loss = loss + settings.align * aligned + terms.total(weights)
             update(step, loss, list(learners.values()))
             run.log(step, {"loss": loss, **logged})

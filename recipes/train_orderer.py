@@ -7,14 +7,17 @@ r"""Stage 1: train an orderer on image-text pairs.
         --data.source='["https://host/train-{000000..000123}.tar"]'
 
 Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
-and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts unchanged under
-`torchrun` and `accelerate launch`. On 2 CPU cores the default takes about four minutes as the demo
-starts it, on two processes.
+and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. With an adversarial term
+also OUT/discriminator.safetensors, which no later stage reads. Starts unchanged under `torchrun`
+and `accelerate launch`. On 2 CPU cores the default takes about four minutes as the demo starts it,
+on two processes.
 
 Shards behind URLs (http, https, s3, hf) are read as they come: see `data.stream` for what order and
 resuming then promise. Captions that are too long are left out as they are met, and a run that is
 resumed must name the same shards, but nobody checks that they hold the same.
 """
+
+from safetensors.torch import save_file
 
 from orderer import Orderer, OrdererProcessor, Stage1
 from orderer.qformer import load_qformer
@@ -54,11 +57,18 @@ def main(experiment: Experiment) -> None:
 
     device = prepare_device()
     stage = Stage1(model, settings.objectives).to(device).train()
-    learner = settings.optim.learner(stage, settings.steps)
+    learners = {"orderer": settings.optim.learner(stage, settings.steps)}
+    if stage.discriminator:
+        against = stage.discriminator.to(device).train()
+        learners["discriminator"] = settings.discriminator_optim.learner(against, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "orderer",
-        learners={"orderer": learner},
-        settings={**settings_named(experiment, *SHAPING), "pairs": pairs.fingerprint},
+        learners=learners,
+        settings={
+            **settings_named(experiment, *SHAPING),
+            "pairs": pairs.fingerprint,
+            **{f"weights of {name}_model": sha256 for name, sha256 in stage.teachers.items()},
+        },
     )
     first, earlier = progress.restore(experiment.resume)
     if settings.qformer is not None and first == 0:
@@ -81,11 +91,13 @@ def main(experiment: Experiment) -> None:
             said = say(batch, processor, model.config.tokens, settings.detail).to(device)
             with precise(device, experiment.precision):
                 terms = stage(batch.images.to(device), said, weights)
+            weights = stage.balanced(terms, weights, step)
             loss = terms.total(weights)
             pulls = terms.gradient_norms(weights) if run.logs_at(step) else {}
-            (norm,) = update(step, loss, [learner])
+            norm, *_ = update(step, loss, list(learners.values()))
             pulls = {f"gradient_norm/{name}": pull for name, pull in pulls.items()}
-            run.log(step, {"loss": loss, **terms.values, "gradient_norm": norm, **pulls})
+            values = {**terms.values, **terms.apart}
+            run.log(step, {"loss": loss, **values, "gradient_norm": norm, **pulls})
             done = step + 1
             if done % experiment.checkpoint_every == 0 or done == settings.steps:
                 progress.save(done, run)
@@ -95,6 +107,9 @@ def main(experiment: Experiment) -> None:
         if run.is_main:
             tell_skipped(pairs.name, batches.skipped)
             model.save_pretrained(experiment.out / "orderer")
+            if stage.discriminator:
+                tensors = stage.discriminator.state_dict()
+                save_file(tensors, experiment.out / "discriminator.safetensors")
             processor.save_pretrained(experiment.out / "orderer")
 
 
