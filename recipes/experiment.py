@@ -133,7 +133,7 @@ class SamplingSettings:
         at_least(0, guidance_scale=self.guidance_scale)
 
 
-Task = Literal["retrieval", "reconstruction", "generation", "probe", "factors"]
+Task = Literal["retrieval", "classification", "reconstruction", "generation", "probe", "factors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,7 @@ class Evaluation:
     """What is measured, on the test split and the unseen one."""
 
     tasks: tuple[Task, ...] = ("retrieval", "reconstruction", "generation")
+    """`classification` is for labelled sets: an image's only caption is the name of its class."""
     captions: Literal["all", "last"] = "last"
     """Queries: every caption of an image, or the last (for sets whose captions grow in detail)."""
     generated: int = 500
@@ -197,6 +198,11 @@ class Experiment:
         at_least(0, seed=self.seed)
         at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         at_least(1, processes=self.processes)
+        if self.data.templates and self.train_orderer.detail:
+            raise ValueError(
+                "train_orderer.detail is for captions that grow in detail and data.templates for "
+                f"labels, got both, {self.data.templates[0]!r} the first template"
+            )
 
     def orderer_config(self) -> OrdererConfig:
         """Check and complete the settings of the orderer."""

@@ -32,6 +32,7 @@ SHAPING = (
     "data.train_count",
     "data.last_share",
     "data.length_power",
+    "data.templates",
     "data.weights",
     "data.crop_area",
     "data.mirrored",
@@ -54,7 +55,7 @@ def main(experiment: Experiment) -> None:
     model = ARModel.from_pretrained(experiment.out / "ar").to(device).train()
     model.check_orderer(orderer.encoding_hash())
     pairs = experiment.data.open_train(orderer.config.image_size)
-    check_captions(captions_of_all(pairs), processor)
+    check_captions(experiment.data.phrased(captions_of_all(pairs)), processor)
     prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
     objectives = experiment.train_orderer.objectives.replayed()
     stage = Stage1(orderer, objectives).to(device).train()

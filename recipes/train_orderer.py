@@ -35,6 +35,7 @@ SHAPING = (
     "data.train_count",
     "data.last_share",
     "data.length_power",
+    "data.templates",
     "data.weights",
     "data.crop_area",
     "data.mirrored",
@@ -53,7 +54,7 @@ def main(experiment: Experiment) -> None:
     model = Orderer(experiment.orderer_config())
     processor = OrdererProcessor(model.config.image_size, model.config.context_length)
     pairs = experiment.data.open_train_or_urls(model.config.image_size)
-    check_captions(captions_of_all(pairs), processor)
+    check_captions(experiment.data.phrased(captions_of_all(pairs)), processor)
 
     device = prepare_device()
     stage = Stage1(model, settings.objectives).to(device).train()
