@@ -59,7 +59,7 @@ class Objectives:
     adversarial_from: int = 0
     """Step at which the discriminator begins to learn and to be heard."""
     lecam: float = 1e-3
-    """How strongly the discriminator is held back, as a share of its own loss."""
+    """Weight, in the discriminator's own loss, of the term that holds it back."""
     alignment: float = 0.0
     """Of the decoder's states half-way against the features of `alignment_model`."""
     alignment_model: Path | None = None
@@ -242,7 +242,7 @@ class Stage1(nn.Module):
         """The terms that other networks take of rebuilt images, and the losses of those."""
         values: dict[str, Tensor] = {}
         apart: dict[str, Tensor] = {}
-        if not OF_REBUILT - {"reconstruction"} & set(wanted):
+        if not (OF_REBUILT - {"reconstruction"}) & set(wanted):
             return values, apart
         patch, real = self.orderer.config.patch_size, images / 127.5 - 1
         rows, columns = images.shape[2] // patch, images.shape[3] // patch

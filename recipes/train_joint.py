@@ -8,9 +8,10 @@ OUT/checkpoints/joint; `--resume` goes on from the newest of these. Starts uncha
 `torchrun` and `accelerate launch`. On 2 CPU cores the default takes under a minute.
 
 Routes: both train the AR model on its own loss, and `frozen` nothing else. `align` also trains the
-orderer, on stage 1's losses at full weight and on an alignment loss, which reaches it through the
-AR model and leaves that one as it is. The AR loss always sees detached tokens: through them it
-would collapse the orderer.
+orderer, on stage 1's losses at full weight (but those whose networks it does not hand on: the
+adversarial one and the alignment of features) and on an alignment loss of its own, which reaches it
+through the AR model and leaves that one as it is. The AR loss always sees detached tokens: through
+them it would collapse the orderer.
 """
 
 import torch
