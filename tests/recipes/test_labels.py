@@ -73,7 +73,7 @@ def test_a_labelled_set_goes_through_all_stages_and_is_told_apart(labelled: Expe
 
 def test_images_with_several_captions_are_not_classified() -> None:
     with pytest.raises(ValueError, match=r"one caption for each image, .* got 2 for image 1"):
-        classification([("a",), ("a", "b")], (), *(None,) * 3)  # type: ignore[arg-type]
+        classification([("a",), ("a", "b")], (), *(None,) * 4)  # type: ignore[arg-type]
 
 
 def test_labels_have_no_detail_that_grows(labelled: Experiment) -> None:
