@@ -24,6 +24,7 @@ from .source import check_skipped, in_memory, is_drawn, open_source, read_all
 from .stream import Stream
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
+from .templates import every_phrase
 from .tokens import TokenStore, write_tokens
 from .urls import ShardUrls, is_url, shard_urls
 
@@ -69,6 +70,7 @@ __all__ = [
     "decoded",
     "encode_image",
     "epoch_order",
+    "every_phrase",
     "find_defects",
     "fit_image",
     "fits",

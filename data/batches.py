@@ -21,6 +21,7 @@ from .framing import Framing
 from .order import global_indices, hashed, mixed_indices, thousandths
 from .sample import Damaged, Pair, PairSource, decoded, in_words
 from .skips import JUDGED_FROM, MAX_SKIPPED, Skips
+from .templates import check_templates, choose_phrase
 from .tokens import TokenStore
 
 MOST_POWER = 10
@@ -34,6 +35,8 @@ class Batch:
 
     images: UInt8[Tensor, "B 3 H W"]
     captions: tuple[str, ...]
+    phrases: tuple[str, ...]
+    """The same, put into a template where there are any."""
     every: tuple[tuple[str, ...], ...]
     """All captions of each image."""
     indices: Int64[Tensor, "B"]
@@ -64,6 +67,8 @@ class Draw:
     """Chance that a sample shows its last caption rather than any, see `choose_caption`."""
     length_power: float = 0.0
     """Above 0 its long captions come more often, below 0 the short ones, see `choose_caption`."""
+    templates: tuple[str, ...] = ()
+    """What captions that are labels are put into, one drawn for each image and epoch."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -76,6 +81,7 @@ class Draw:
             raise ValueError(
                 f"length_power must lie in -{MOST_POWER}..{MOST_POWER}, got {self.length_power}"
             )
+        check_templates(self.templates)
         if self.batch_size % self.world:
             raise ValueError(
                 f"batch_size must divide by the {self.world} processes, got {self.batch_size}"
@@ -105,6 +111,9 @@ class Draw:
 
     def _caption(self, captions: tuple[str, ...], epoch: int, index: int) -> str:
         return choose_caption(captions, self.seed, epoch, index, self.last_share, self.length_power)
+
+    def _phrase(self, caption: str, epoch: int, index: int) -> str:
+        return choose_phrase(self.templates, caption, self.seed, epoch, index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +147,7 @@ class Batches(Draw):
         """
         indices, epochs = self._indices(step, self.source.counts)
         images = np.empty((len(indices), self.framing.size, self.framing.size, 3), np.uint8)
-        captions, every = [], []
+        captions, phrases, every = [], [], []
         for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
             into = images[place]
             indices[place], pair = self._whole(index, epoch, into)
@@ -146,10 +155,12 @@ class Batches(Draw):
             if shown is not into:  # else it was decoded there, and is shown as it is
                 into[:] = shown.copy() if shown.base is images else shown
             captions.append(self._caption(pair.captions, epoch, index))
+            phrases.append(self._phrase(captions[-1], epoch, index))
             every.append(pair.captions)
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
             captions=tuple(captions),
+            phrases=tuple(phrases),
             every=tuple(every),
             indices=torch.tensor(indices),
         )

@@ -34,6 +34,7 @@ class Shown:
 
     image: UInt8[np.ndarray, "S S 3"]
     caption: str
+    phrase: str
     every: tuple[str, ...]
     index: int
 
@@ -90,8 +91,12 @@ class Reader(Draw):
         image = self.framing.show(pair.image, self.seed, epoch, index)
         caption = self._caption(captions, epoch, index)
         return Shown(
-            image=image.copy(), caption=caption, every=captions, index=index
-        )  # no part of a larger one
+            image=image.copy(),  # no part of a larger one
+            caption=caption,
+            phrase=self._phrase(caption, epoch, index),
+            every=captions,
+            index=index,
+        )
 
 
 def _batch(samples: Sequence[Shown]) -> Batch:
@@ -99,6 +104,7 @@ def _batch(samples: Sequence[Shown]) -> Batch:
     return Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         captions=tuple(sample.caption for sample in samples),
+        phrases=tuple(sample.phrase for sample in samples),
         every=tuple(sample.every for sample in samples),
         indices=torch.tensor([sample.index for sample in samples]),
     )

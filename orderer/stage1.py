@@ -4,7 +4,8 @@ B batch   S image side   K tokens   D channels of a token   J measured prefixes 
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,13 +14,30 @@ from torch import Tensor, nn
 from torch.export import register_dataclass
 
 from .bottleneck import add_token_noise
+from .decoder import Rebuilt
 from .model import Orderer
-from .objectives import contrastive_loss, sigmoid_loss
+from .objectives import (
+    Alignment,
+    Balance,
+    Discriminator,
+    Teacher,
+    contrastive_loss,
+    perceptual_distance,
+    sigmoid_loss,
+)
 from .prefix import draw_lengths, keep_mask, prefix_lengths
 from .processor import Said
 
 START_BIAS = -10.0
 """Of every score in the sigmoid form of the contrastive term, where most pairs are none."""
+
+OF_REBUILT = {"reconstruction", "perceptual", "adversarial", "alignment"}
+"""Terms that need images rebuilt from a prefix; all of them see the same."""
+
+NOT_NEGATIVE = (
+    *("reconstruction", "contrastive", "kl"),
+    *("perceptual", "adversarial", "lecam", "alignment"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +50,24 @@ class Objectives:
     """Of images against captions, the mean over the prefixes."""
     kl: float = 1e-4
     """Of the kl bottleneck's nats for each token; the others have none."""
+    perceptual: float = 0.0
+    """Of the distance between rebuilt images and originals in the eyes of `perceptual_model`."""
+    perceptual_model: Path | None = None
+    """Folder of a vision model of transformers (ConvNeXt, ResNet, DINOv2 ...)."""
+    adversarial: float = 0.0
+    """Of how little rebuilt images pass for real before a discriminator, which learns meanwhile."""
+    adversarial_from: int = 0
+    """Step at which the discriminator begins to learn and to be heard."""
+    lecam: float = 1e-3
+    """Weight, in the discriminator's own loss, of the term that holds it back."""
+    alignment: float = 0.0
+    """Of the decoder's states half-way against the features of `alignment_model`."""
+    alignment_model: Path | None = None
+    """Folder of a vision model of transformers (DINOv2 ...)."""
+    alignment_size: int | None = None
+    """Shorter side in pixels at which it sees the images; null leaves them as they are."""
+    balanced: bool = False
+    """True takes the weights as shares: the terms pull at tokens in their proportion."""
     text_from: int = 100
     """Step at which the terms of text come in: from step 0 on they hold reconstruction back for the
     whole run, on features that are already there they are learned within 200 steps."""
@@ -48,10 +84,18 @@ class Objectives:
     decoder learns every prefix all the same, but captions alone decide what comes first."""
 
     def __post_init__(self) -> None:
-        for name in ("reconstruction", "contrastive", "kl", "text_from"):
+        for name in (*NOT_NEGATIVE, "text_from", "adversarial_from"):
             value = getattr(self, name)
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
+        for name in ("perceptual", "alignment"):
+            if getattr(self, name) and getattr(self, f"{name}_model") is None:
+                raise ValueError(
+                    f"{name} needs {name}_model, the folder of a vision model, got none and "
+                    f"a weight of {getattr(self, name)}"
+                )
+        if self.alignment_size is not None and self.alignment_size < 1:
+            raise ValueError(f"alignment_size must be at least 1, got {self.alignment_size}")
         if self.text_ramp < 1:
             raise ValueError(f"text_ramp must be at least 1, got {self.text_ramp}")
         if not 0 <= self.full_share <= 1:
@@ -59,17 +103,27 @@ class Objectives:
 
     def weights(self, step: int) -> dict[str, float]:
         """The terms that count at a step (from 0), each with its weight, which is above 0."""
-        return self._weights(min(max((step - self.text_from) / self.text_ramp, 0.0), 1.0))
+        weights = self._weights(min(max((step - self.text_from) / self.text_ramp, 0.0), 1.0))
+        if step < self.adversarial_from:
+            weights.pop("adversarial", None)
+        return weights
 
     def full_weights(self) -> dict[str, float]:
         """The terms that count once all have come in."""
         return self._weights(ramp=1.0)
+
+    def replayed(self) -> "Objectives":
+        """What later stages go on with: no term whose own network stage 1 does not hand on."""
+        return replace(self, adversarial=0.0, alignment=0.0)
 
     def _weights(self, ramp: float) -> dict[str, float]:
         weights = {
             "reconstruction": self.reconstruction,
             "contrastive": self.contrastive * ramp,
             "kl": self.kl,
+            "perceptual": self.perceptual,
+            "adversarial": self.adversarial,
+            "alignment": self.alignment,
         }
         return {name: weight for name, weight in weights.items() if weight}
 
@@ -81,10 +135,13 @@ class Terms:
     values: Mapping[str, Float[Tensor, ""]]
     tokens: Float[Tensor, "B K D"]
     """Those of the images, without noise: no term, but what all terms share."""
+    apart: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Losses of what learns beside the orderer, which they do not reach."""
 
     def total(self, weights: Mapping[str, float]) -> Float[Tensor, ""]:
-        """The weighted sum."""
-        return torch.stack([weights[name] * value for name, value in self.values.items()]).sum()
+        """The weighted sum, and the losses apart."""
+        weighted = [weights[name] * value for name, value in self.values.items()]
+        return torch.stack([*weighted, *self.apart.values()]).sum()
 
     def gradient_norms(self, weights: Mapping[str, float]) -> dict[str, Float[Tensor, ""]]:
         """How hard each weighted term pulls at an image's tokens, where all terms meet.
@@ -117,6 +174,34 @@ class Stage1(nn.Module):
         self.objectives = objectives
         if objectives.similarity == "siglip":
             self.score_bias = nn.Parameter(torch.tensor(START_BIAS))
+        if objectives.balanced:
+            self.balance = Balance(list(objectives.full_weights()))
+        self.seen_by = _teacher(objectives.perceptual, objectives.perceptual_model)
+        aligned_by = _teacher(objectives.alignment, objectives.alignment_model)
+        if aligned_by:
+            width, size = orderer.config.width, objectives.alignment_size
+            self.alignment = Alignment(width, aligned_by, size)
+        self.teachers = {
+            name: teacher.weights
+            for name, teacher in (("perceptual", self.seen_by), ("alignment", aligned_by))
+            if teacher
+        }
+        """The sha256 of each frozen network's weights."""
+        # In a tuple it is no part of this module, whose learner would make it serve the orderer.
+        self._opponent = (Discriminator(objectives.lecam),) if objectives.adversarial else ()
+
+    @property
+    def discriminator(self) -> Discriminator | None:
+        """What the adversarial term is up against; to be moved and trained by itself."""
+        return self._opponent[0] if self._opponent else None
+
+    def balanced(self, terms: Terms, weights: Mapping[str, float], step: int) -> dict[str, float]:
+        """The weights of a step, or, where terms are balanced, what gives each its share."""
+        if not self.objectives.balanced:
+            return dict(weights)
+        if self.balance.due(step, terms.values):
+            self.balance.measure(terms.gradient_norms(dict.fromkeys(terms.values, 1.0)))
+        return self.balance.weights({name: weights[name] for name in terms.values})
 
     def forward(
         self,
@@ -136,7 +221,8 @@ class Stage1(nn.Module):
         orderer, config = self.orderer, self.orderer.config
         tokens, kl = orderer.sample_tokens(images, generator)
         values: dict[str, Tensor] = {}
-        if "reconstruction" in wanted:
+        apart: dict[str, Tensor] = {}
+        if OF_REBUILT & set(wanted):
             lengths = draw_lengths(
                 len(images), config.tokens, self.objectives.full_share, generator=generator
             )
@@ -144,12 +230,35 @@ class Stage1(nn.Module):
             noisy = add_token_noise(tokens, config.token_noise, generator)
             if self.objectives.text_alone_orders:
                 noisy = torch.where(keep.all(dim=1)[:, None, None], noisy, noisy.detach())
-            values["reconstruction"] = orderer.rebuild(noisy, keep, images, generator).loss
+            rebuilt = orderer.rebuild(noisy, keep, images, generator)
+            if "reconstruction" in wanted:
+                values["reconstruction"] = rebuilt.loss
+            looks, apart = self._look(rebuilt, images, wanted)
+            values |= looks
         if "kl" in wanted and config.bottleneck == "kl":
             values["kl"] = kl
         if "contrastive" in wanted:
             values["contrastive"] = self._contrast(tokens, _given(said))
-        return Terms(values=values, tokens=tokens)
+        return Terms(values=values, tokens=tokens, apart=apart)
+
+    def _look(
+        self, rebuilt: Rebuilt, images: UInt8[Tensor, "B 3 H W"], wanted: Collection[str]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The terms that other networks take of rebuilt images, and the losses of those."""
+        values: dict[str, Tensor] = {}
+        apart: dict[str, Tensor] = {}
+        if not (OF_REBUILT - {"reconstruction"}) & set(wanted):
+            return values, apart
+        patch, real = self.orderer.config.patch_size, images / 127.5 - 1
+        grid = images.shape[2] // patch, images.shape[3] // patch
+        drawn = self.orderer.images_of(rebuilt.patches.float(), grid)  # [B, 3, H, W]
+        if "perceptual" in wanted and self.seen_by:
+            values["perceptual"] = perceptual_distance(self.seen_by, drawn, real)
+        if "adversarial" in wanted and self.discriminator:
+            values["adversarial"], apart["discriminator"] = self.discriminator(drawn, real)
+        if "alignment" in wanted:
+            values["alignment"] = self.alignment(rebuilt.states, real, grid)
+        return values, apart
 
     def _contrast(self, tokens: Float[Tensor, "B K D"], said: Said) -> Float[Tensor, ""]:
         lengths = prefix_lengths(tokens.shape[1])
@@ -160,6 +269,10 @@ class Stage1(nn.Module):
         if self.objectives.similarity == "infonce":
             return contrastive_loss(images, texts, captions, scale).mean()
         return sigmoid_loss(images, texts, captions, scale, self.score_bias).mean()
+
+
+def _teacher(weight: float, folder: Path | None) -> Teacher | None:
+    return Teacher(folder) if weight and folder else None
 
 
 def _given(said: Said | None) -> Said:

@@ -19,7 +19,7 @@ def say(batch: Batch, processor: OrdererProcessor, tokens: int, detail: bool) ->
     number = len(prefix_lengths(tokens))
     if detail:
         return processor.said([growing(of_one, number) for of_one in batch.every])
-    return processor.said([[caption] * number for caption in batch.captions])
+    return processor.said([[caption] * number for caption in batch.phrases])
 
 
 def growing(captions: Sequence[str], number: int) -> list[str]:

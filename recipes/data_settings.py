@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from data import (
     ShardUrls,
     Stream,
     apart,
+    every_phrase,
     fits,
     in_memory,
     in_words,
@@ -25,6 +27,7 @@ from data import (
     shard_urls,
 )
 from data.order import thousandths
+from data.templates import check_templates
 from orderer import OrdererProcessor
 from recipes.engine.run import Run
 from recipes.engine.settings import at_least, share
@@ -63,6 +66,9 @@ class DataSettings:
     length_power: float = 0.0
     """Otherwise captions are drawn with a weight of their number of words to this power: above 0
     long ones come more often, below 0 bare phrases."""
+    templates: tuple[str, ...] = ()
+    """For labelled sets: what stage 1 puts each label into, `a photo of a {}`, one drawn for each
+    image and epoch; evaluation takes their mean. Conditions of stage 2 stay the bare labels."""
     weights: tuple[float, ...] = ()
     """How often the folders come in training beside each other, each in epochs of its own; none:
     every pair of every folder comes once an epoch."""
@@ -83,6 +89,7 @@ class DataSettings:
         at_least(0, tuning_count=self.tuning_count)
         share(last_share=self.last_share, max_skipped=self.max_skipped)
         self._framing(image_size=1)
+        check_templates(self.templates)
         if self.weights:
             thousandths(self.weights)
 
@@ -139,7 +146,8 @@ class DataSettings:
         size = processor.image_size
         framing = self._framing(size)
         if isinstance(pairs, ShardUrls):
-            return Stream(pairs, framing, self.max_skipped, processor.fits, **vars(draw))
+            fits_all = partial(_fits, processor, self.templates)
+            return Stream(pairs, framing, self.max_skipped, fits_all, **vars(draw))
         if self.crop_area == 1 and not isinstance(pairs, Pairs) and fits(pairs, size):
             pairs = Kept(pairs, size)
         return Batches(pairs, framing, self.max_skipped, **vars(draw))
@@ -154,7 +162,13 @@ class DataSettings:
             weights=self.weights,
             last_share=self.last_share,
             length_power=self.length_power,
+            templates=self.templates,
         )
+
+    def phrased(self, captions: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+        """The captions of each pair in every template, where there are any."""
+        for of_one in captions:
+            yield [text for caption in of_one for text in every_phrase(self.templates, caption)]
 
     def _framing(self, image_size: int) -> Framing:
         return Framing(size=image_size, crop_area=self.crop_area, mirrored=self.mirrored)
@@ -173,6 +187,10 @@ class DataSettings:
             max_skipped=self.max_skipped,
             columns=self.columns,
         )
+
+
+def _fits(processor: OrdererProcessor, templates: tuple[str, ...], caption: str) -> bool:
+    return all(map(processor.fits, every_phrase(templates, caption)))
 
 
 def tell_skipped(name: str, skipped: Mapping[str, int]) -> None:

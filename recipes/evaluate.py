@@ -6,8 +6,9 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
 
 Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
-own readout makes of it. `factors` has a linear map read scenes. Writes OUT/evaluation.json (figures
-and their protocol) and OUT/pictures. On 2 CPU cores the default takes about a minute.
+own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
+scenes. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the
+default takes about a minute.
 """
 
 import sys
@@ -23,6 +24,7 @@ from ar import ARModel
 from data import Pairs, is_drawn
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
+from recipes.classifying import classification
 from recipes.conditions import condition_on
 from recipes.engine import pictures
 from recipes.engine.cli import run as start
@@ -31,7 +33,7 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
-from recipes.finding import embed_captions, find_at_prefixes
+from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.judging import Judge, make_judge
 from recipes.probing import factors_read, fresh_reader
 
@@ -100,6 +102,12 @@ def understanding(
     found: dict[str, Any] = {}
     if "retrieval" in tasks:
         found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
+    if "classification" in tasks:
+        at = embeddings_at_prefixes(tokens, orderer.readout)
+        templates = experiment.data.templates
+        found["classification"] = classification(
+            pairs.captions, templates, at, orderer.text, processor, tokens.device
+        )
     if "probe" in tasks:
         found["probe"] = probe(experiment, pairs, orderer, processor, tokens)
     if "factors" in tasks:
@@ -212,6 +220,7 @@ def protocol(
         **_counts(pairs),
         "unseen": {"split": experiment.data.unseen or experiment.data.test, **_counts(unseen)},
         "queries": experiment.evaluation.captions,
+        "templates": list(experiment.data.templates),
         "generated": min(experiment.evaluation.generated, len(unseen)),
         "dtype": "models in float32, scores in float64, images in uint8",
         "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",

@@ -74,6 +74,8 @@ class OrdererTraining:
     the first tokens, the last with all. False pairs all prefixes with the one that is drawn."""
     objectives: Objectives = field(default_factory=Objectives)
     optim: OptimSettings = field(default_factory=OptimSettings)
+    discriminator_optim: OptimSettings = field(default_factory=lambda: OptimSettings(adamw_lr=5e-4))
+    """How the adversarial term's opponent learns."""
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, batch_size=self.batch_size, accumulate=self.accumulate)
@@ -136,7 +138,7 @@ class SamplingSettings:
         at_least(0, guidance_scale=self.guidance_scale)
 
 
-Task = Literal["retrieval", "reconstruction", "generation", "probe", "factors"]
+Task = Literal["retrieval", "classification", "reconstruction", "generation", "probe", "factors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ class Evaluation:
     """What is measured, on the test split and the unseen one."""
 
     tasks: tuple[Task, ...] = ("retrieval", "reconstruction", "generation")
+    """`classification` is for labelled sets: an image's only caption is the name of its class."""
     captions: Literal["all", "last"] = "last"
     """Queries: every caption of an image, or the last (for sets whose captions grow in detail)."""
     generated: int = 500
@@ -202,6 +205,11 @@ class Experiment:
         at_least(0, seed=self.seed)
         at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         at_least(1, processes=self.processes)
+        if self.data.templates and self.train_orderer.detail:
+            raise ValueError(
+                "train_orderer.detail is for captions that grow in detail and data.templates for "
+                f"labels, got both, {self.data.templates[0]!r} the first template"
+            )
 
     def orderer_config(self) -> OrdererConfig:
         """Check and complete the settings of the orderer."""

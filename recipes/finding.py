@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import Pairs
+from data import Pairs, every_phrase
 from orderer import OrdererProcessor, prefix_lengths
-from orderer.evaluation import class_accuracy, retrieval_metrics
+from orderer.evaluation import retrieval_metrics
+from recipes.classifying import classification
 from recipes.experiment import Experiment
 
 BATCH = 250
@@ -35,9 +36,7 @@ def find_at_prefixes(
         text: the text tower that goes with it.
         processor: of the orderer.
     """
-    prefixes = prefix_lengths(tokens.shape[1])
-    images = torch.cat([readout(some, prefixes).cpu() for some in tokens.split(BATCH)])  # [N, J, E]
-    at_prefixes = {str(k): images[:, j].contiguous() for j, k in enumerate(prefixes)}
+    at_prefixes = embeddings_at_prefixes(tokens, readout)
     captions = queries(experiment, pairs)
     owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
     flat = [caption for of_one in captions for caption in of_one]
@@ -48,19 +47,32 @@ def find_at_prefixes(
         for direction in found:
             found[direction][k] = at_k[direction]
     if experiment.evaluation.judge == "classes":
-        names = sorted({of_one[0] for of_one in pairs.captions})
-        classes = embed_captions(names, text, processor, tokens.device)
-        labels = torch.tensor([names.index(of_one[0]) for of_one in pairs.captions])
-        found["accuracy"] = {
-            k: class_accuracy(each, classes, labels) for k, each in at_prefixes.items()
-        }
+        names = [of_one[:1] for of_one in pairs.captions]
+        templates = experiment.data.templates
+        told = classification(names, templates, at_prefixes, text, processor, tokens.device)
+        found["accuracy"] = told["top1"]
     return found
 
 
+@torch.no_grad()
+def embeddings_at_prefixes(tokens: Tensor, readout: Embed) -> dict[str, Tensor]:
+    """Embeddings of images at each measured prefix, on the CPU."""
+    prefixes = prefix_lengths(tokens.shape[1])
+    images = torch.cat([readout(some, prefixes).cpu() for some in tokens.split(BATCH)])  # [N, J, E]
+    return {str(k): images[:, j].contiguous() for j, k in enumerate(prefixes)}
+
+
 def queries(experiment: Experiment, pairs: Pairs) -> list[Sequence[str]]:
-    """The captions of each image that are looked for: all of them, or the last."""
-    whole = experiment.evaluation.captions == "all"
-    return [of_one if whole else of_one[-1:] for of_one in pairs.captions]
+    """The captions of each image that are looked for: all of them, or the last.
+
+    Labels stand in the first template.
+    """
+    first = 0 if experiment.evaluation.captions == "all" else -1
+    templates = experiment.data.templates
+    return [
+        [every_phrase(templates, caption)[0] for caption in of_one[first:]]
+        for of_one in pairs.captions
+    ]
 
 
 @torch.no_grad()

@@ -8,9 +8,10 @@ OUT/checkpoints/joint; `--resume` goes on from the newest of these. Starts uncha
 `torchrun` and `accelerate launch`. On 2 CPU cores the default takes under a minute.
 
 Routes: both train the AR model on its own loss, and `frozen` nothing else. `align` also trains the
-orderer, on stage 1's losses at full weight and on an alignment loss, which reaches it through the
-AR model and leaves that one as it is. The AR loss always sees detached tokens: through them it
-would collapse the orderer.
+orderer, on stage 1's losses at full weight (but those whose networks it does not hand on: the
+adversarial one and the alignment of features) and on an alignment loss of its own, which reaches it
+through the AR model and leaves that one as it is. The AR loss always sees detached tokens: through
+them it would collapse the orderer.
 """
 
 import torch
@@ -32,6 +33,7 @@ SHAPING = (
     "data.train_count",
     "data.last_share",
     "data.length_power",
+    "data.templates",
     "data.weights",
     "data.crop_area",
     "data.mirrored",
@@ -54,10 +56,10 @@ def main(experiment: Experiment) -> None:
     model = ARModel.from_pretrained(experiment.out / "ar").to(device).train()
     model.check_orderer(orderer.encoding_hash())
     pairs = experiment.data.open_train(orderer.config.image_size)
-    check_captions(captions_of_all(pairs), processor)
+    check_captions(experiment.data.phrased(captions_of_all(pairs)), processor)
     prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
-    stage = Stage1(orderer, experiment.train_orderer.objectives).to(device).train()
-    weights = experiment.train_orderer.objectives.full_weights()
+    objectives = experiment.train_orderer.objectives.replayed()
+    stage = Stage1(orderer, objectives).to(device).train()
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     generating = torch.nn.ModuleDict({"ar": model})
@@ -77,6 +79,7 @@ def main(experiment: Experiment) -> None:
             **settings_named(experiment, *SHAPING),
             "pairs": pairs.fingerprint,
             "orderer_hash": model.config.orderer_hash,
+            **{f"weights of {name}_model": sha256 for name, sha256 in stage.teachers.items()},
         },
     )
     first, earlier = progress.restore(experiment.resume)
@@ -100,7 +103,7 @@ def main(experiment: Experiment) -> None:
             dropped = torch.rand(len(batch.images)) < experiment.train_ar.condition_drop
             with precise(device, experiment.precision):
                 # Stage 1, on replayed pairs and at full weight
-                terms = stage(batch.images.to(device), said, weights)
+                terms = stage(batch.images.to(device), said, objectives.full_weights())
                 # Stage 2, on detached tokens
                 condition = condition_on(batch.captions, model, orderer, processor)
                 condition = model.drop(condition, dropped.to(device))
@@ -118,6 +121,7 @@ def main(experiment: Experiment) -> None:
                         orderer.scale.detach(),
                     ).mean()
                 logged["alignment"] = aligned
+                weights = stage.balanced(terms, objectives.full_weights(), step)
                 loss = loss + settings.align * aligned + terms.total(weights)
             update(step, loss, list(learners.values()))
             run.log(step, {"loss": loss, **logged})

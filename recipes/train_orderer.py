@@ -7,9 +7,10 @@ r"""Stage 1: train an orderer on image-text pairs.
         --data.source='["https://host/train-{000000..000123}.tar"]'
 
 Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
-and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. Starts unchanged under
-`torchrun` and `accelerate launch`; with `--execution.parallel=sharded` every process keeps its part
-of the model only. On 2 CPU cores the default takes about four minutes as the demo starts it, on two
+and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. With an adversarial term
+also OUT/discriminator.safetensors, which no later stage reads. Starts unchanged under `torchrun`
+and `accelerate launch`; with `--execution.parallel=sharded` every process keeps its part of the
+model only. On 2 CPU cores the default takes about four minutes as the demo starts it, on two
 processes.
 
 Shards behind URLs (http, https, s3, hf) are read as they come: see `data.stream` for what order and
@@ -18,6 +19,8 @@ resumed must name the same shards, but nobody checks that they hold the same.
 """
 
 from itertools import islice
+
+from safetensors.torch import save_file
 
 from orderer import Orderer, OrdererProcessor, Stage1
 from orderer.qformer import load_qformer
@@ -45,6 +48,7 @@ SHAPING = (
     "data.train_count",
     "data.last_share",
     "data.length_power",
+    "data.templates",
     "data.weights",
     "data.crop_area",
     "data.mirrored",
@@ -63,7 +67,7 @@ def main(experiment: Experiment) -> None:
     model = Orderer(experiment.orderer_config())
     processor = OrdererProcessor(model.config.image_size, model.config.context_length)
     pairs = experiment.data.open_train_or_urls(model.config.image_size)
-    check_captions(captions_of_all(pairs), processor)
+    check_captions(experiment.data.phrased(captions_of_all(pairs)), processor)
 
     device = prepare_device()
     check_divides(settings.batch_size, settings.accumulate)
@@ -72,11 +76,18 @@ def main(experiment: Experiment) -> None:
         load_qformer(model.encoder, settings.qformer)  # while its weights are still whole
     stage = Stage1(model, settings.objectives).to(device).train()
     experiment.execution.prepare(stage)
-    learner = settings.optim.learner(stage, settings.steps)
+    learners = {"orderer": settings.optim.learner(stage, settings.steps)}
+    if stage.discriminator:
+        against = stage.discriminator.to(device).train()
+        learners["discriminator"] = settings.discriminator_optim.learner(against, settings.steps)
     progress = Progress(
         folder=checkpoints,
-        learners={"orderer": learner},
-        settings={**settings_named(experiment, *SHAPING), "pairs": pairs.fingerprint},
+        learners=learners,
+        settings={
+            **settings_named(experiment, *SHAPING),
+            "pairs": pairs.fingerprint,
+            **{f"weights of {name}_model": sha256 for name, sha256 in stage.teachers.items()},
+        },
     )
     first, earlier = progress.restore(experiment.resume)
 
@@ -96,18 +107,19 @@ def main(experiment: Experiment) -> None:
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             weights = settings.objectives.weights(step)
-            clear_gradients([learner])
+            clear_gradients(list(learners.values()))
             values = []
             for _, batch in islice(ahead, parts):
                 said = say(batch, processor, model.config.tokens, settings.detail).to(device)
                 with precise(device, experiment.precision):
                     terms = stage(batch.images.to(device), said, weights)
-                loss = terms.total(weights)
-                pulls = terms.gradient_norms(weights) if run.logs_at(step) else {}
+                balanced = stage.balanced(terms, weights, step)
+                loss = terms.total(balanced)
+                pulls = terms.gradient_norms(balanced) if run.logs_at(step) else {}
                 (loss / parts).backward()
                 pulls = {f"gradient_norm/{name}": pull for name, pull in pulls.items()}
-                values.append({"loss": loss, **terms.values, **pulls})
-            (norm,) = apply_gradients(step, [learner])
+                values.append({"loss": loss, **terms.values, **terms.apart, **pulls})
+            norm, *_ = apply_gradients(step, list(learners.values()))
             run.log(step, {**mean_values(values), "gradient_norm": norm})
             done = step + 1
             if done % experiment.checkpoint_every == 0 or done == settings.steps:
@@ -119,6 +131,9 @@ def main(experiment: Experiment) -> None:
         if run.is_main:
             tell_skipped(pairs.name, batches.skipped)
             model.save_pretrained(experiment.out / "orderer", state_dict=weights_of_all)
+            if stage.discriminator:
+                tensors = stage.discriminator.state_dict()
+                save_file(tensors, experiment.out / "discriminator.safetensors")
             processor.save_pretrained(experiment.out / "orderer")
 
 

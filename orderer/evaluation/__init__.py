@@ -1,7 +1,7 @@
 """Figures of an orderer: plain functions from arrays to numbers."""
 
 from .attribution import attribution_maps
-from .classification import class_accuracy
+from .classification import class_accuracy, class_embeddings, classification_metrics
 from .linear_probe import readable, readable_from
 from .order import gain_maps, rank_correlation, raster_leak
 from .probe import FreshReader
@@ -13,6 +13,8 @@ __all__ = [
     "FreshReader",
     "attribution_maps",
     "class_accuracy",
+    "class_embeddings",
+    "classification_metrics",
     "explained_by_before",
     "explained_by_each",
     "gain_maps",

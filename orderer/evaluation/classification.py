@@ -1,20 +1,61 @@
-"""Classification: does an image's embedding lie nearest to the name of its class?
+"""Zero-shot classification: is the name of its class the text that is nearest to an image?
 
-N images   C classes   E size of the embedding
+N images   C classes   T templates   E size of the embedding
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+
+from .retrieval import check_embeddings, expected_hits, standings, ties
+
+
+def class_embeddings(texts: Float[Tensor, "C T E"]) -> Float[Tensor, "C E"]:
+    """Make one embedding of a class from its name in each template.
+
+    Each is scaled to unit length, then their mean is: a template of long embeddings counts no more
+    than the others.
+
+    Source: Radford et al. 2021, section 3.1.4, https://arxiv.org/abs/2103.00020.
+    """
+    return F.normalize(F.normalize(texts, dim=-1).mean(dim=1), dim=-1)
+
+
+def classification_metrics(
+    image_embeddings: Float[Tensor, "N E"],
+    classes: Float[Tensor, "C E"],
+    labels: Int[Tensor, "N"],
+    ks: Sequence[int] = (1, 5),
+    *,
+    chunk: int = 256,
+) -> dict[str, float]:
+    """Score every image against every class by a dot product in fp64.
+
+    Returns:
+        `top{k}`, the share of the images whose own class is among the k best, equal scores in
+        random order, as in retrieval; and `ties`, the images whose class has the score of another.
+
+    Raises:
+        ValueError: for half-precision or non-finite embeddings, a label of no class, or no image.
+    """
+    check_embeddings(image=image_embeddings, text=classes)
+    if len(image_embeddings) == 0:
+        raise ValueError("classification needs at least 1 image, got 0")
+    outside = labels[(labels < 0) | (labels >= len(classes))]
+    if len(outside):
+        raise ValueError(f"a label must lie in 0..{len(classes) - 1}, got {int(outside[0])}")
+    images, names = image_embeddings.double(), classes.double()
+    own = torch.arange(len(classes), device=labels.device)
+    found = standings(images, names, labels, own, chunk)  # [N, 3]
+    hits = expected_hits(found, max(ks)).mean(dim=0)
+    return {f"top{k}": hits[k - 1].item() for k in ks} | {"ties": ties(found)}
 
 
 def class_accuracy(
-    image_embeddings: Float[Tensor, "N E"],
-    class_embeddings: Float[Tensor, "C E"],
-    labels: Int[Tensor, "N"],
+    image_embeddings: Float[Tensor, "N E"], classes: Float[Tensor, "C E"], labels: Int[Tensor, "N"]
 ) -> float:
     """The share of the images whose best class is theirs; among equal best ones chance decides."""
-    scores = image_embeddings.double() @ class_embeddings.double().T  # [N, C]
-    best = scores == scores.amax(dim=1, keepdim=True)
-    own = best[torch.arange(len(labels)), labels]
-    return (own / best.sum(dim=1)).mean().item()
+    return classification_metrics(image_embeddings, classes, labels, ks=(1,))["top1"]

@@ -47,16 +47,16 @@ def retrieval_metrics(
     _check(image_embeddings, text_embeddings, image_of_text, ks)
     images, texts = image_embeddings.double(), text_embeddings.double()
     image = torch.arange(len(images), device=images.device)
-    to_text = _standings(images, texts, image, image_of_text, chunk)
-    to_image = _standings(texts, images, image_of_text, image, chunk)
+    to_text = standings(images, texts, image, image_of_text, chunk)
+    to_image = standings(texts, images, image_of_text, image, chunk)
     return {
         "image_to_text": _summary(to_text, ks),
         "text_to_image": _summary(to_image, ks),
-        "ties": {"image_to_text": _ties(to_text), "text_to_image": _ties(to_image)},
+        "ties": {"image_to_text": ties(to_text), "text_to_image": ties(to_image)},
     }
 
 
-def _standings(
+def standings(
     queries: Float64[Tensor, "Q E"],
     gallery: Float64[Tensor, "G E"],
     image_of_query: Int[Tensor, "Q"],
@@ -82,12 +82,12 @@ def _count(
 
 
 def _summary(standings: Float64[Tensor, "Q 3"], ks: Sequence[int]) -> dict[str, float]:
-    hits = _expected_hits(standings, max(ks)).mean(dim=0)
+    hits = expected_hits(standings, max(ks)).mean(dim=0)
     recalls = {f"r{k}": hits[k - 1].item() for k in ks}
     return recalls | {"median_rank": _expected_rank(standings).quantile(0.5).item()}
 
 
-def _expected_hits(standings: Float64[Tensor, "Q 3"], most: int) -> Float64[Tensor, "Q R"]:
+def expected_hits(standings: Float64[Tensor, "Q 3"], most: int) -> Float64[Tensor, "Q R"]:
     """The probability of a hit at 1, 2, ..., R.
 
     The places are filled one after another: while no own item has come, the next of the `left`
@@ -107,16 +107,22 @@ def _expected_rank(standings: Float64[Tensor, "Q 3"]) -> Float64[Tensor, "Q"]:
     return above + (level + 1) / (own + 1)
 
 
-def _ties(standings: Float64[Tensor, "Q 3"]) -> int:
+def ties(standings: Float64[Tensor, "Q 3"]) -> int:
+    """Count the queries whose best own item has the score of another's."""
     return int((standings[:, 1] > standings[:, 2]).sum())
 
 
-def _check(images: Tensor, texts: Tensor, image_of_text: Tensor, ks: Sequence[int]) -> None:
-    for name, embeddings in (("image", images), ("text", texts)):
+def check_embeddings(**named: Tensor) -> None:
+    """Refuse embeddings that blur ties, by their name."""
+    for name, embeddings in named.items():
         if embeddings.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name} embeddings must be fp32 or fp64, got {embeddings.dtype}")
         if not bool(embeddings.isfinite().all()):
             raise ValueError(f"{name} embeddings must be finite, got NaN or infinity")
+
+
+def _check(images: Tensor, texts: Tensor, image_of_text: Tensor, ks: Sequence[int]) -> None:
+    check_embeddings(image=images, text=texts)
     if not ks or min(ks) < 1:
         raise ValueError(f"ks must be places from 1 on, got {list(ks)}")
     if len(image_of_text) != len(texts):

@@ -1,0 +1,53 @@
+"""Zero-shot classification at each prefix, by a readout and the text tower that goes with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import every_phrase
+from orderer import OrdererProcessor
+from orderer.evaluation import class_embeddings, classification_metrics
+
+
+@torch.no_grad()
+def classification(
+    captions: Sequence[Sequence[str]],
+    templates: Sequence[str],
+    images: Mapping[str, Tensor],
+    text: Callable[[Tensor], Tensor],
+    processor: OrdererProcessor,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Tell the class of each image among those of all.
+
+    Args:
+        captions: of each image one, the name of its class.
+        templates: that a name is put into; none takes it as it is.
+        images: their embeddings at each prefix, on the CPU.
+        text: embeds word pieces.
+        processor: of the orderer.
+        device: on which `text` computes.
+
+    Raises:
+        ValueError: for an image with more than one caption.
+    """
+    names = _names(captions)
+    texts = [text(processor.text(every_phrase(templates, name)).to(device)) for name in names]
+    classes = class_embeddings(torch.stack(texts).cpu())  # [C, E]
+    labels = torch.tensor([names.index(name) for (name,) in captions])
+    at = {k: classification_metrics(of_k, classes, labels) for k, of_k in images.items()}
+    figures = ("top1", "top5", "ties")
+    found = {figure: {k: of_k[figure] for k, of_k in at.items()} for figure in figures}
+    return {**found, "classes": len(names)}
+
+
+def _names(captions: Sequence[Sequence[str]]) -> list[str]:
+    for place, of_one in enumerate(captions):
+        if len(of_one) != 1:
+            raise ValueError(
+                "classification needs one caption for each image, the name of its class, "
+                f"got {len(of_one)} for image {place} (from 0)"
+            )
+    return sorted({name for (name,) in captions})

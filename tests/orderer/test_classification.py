@@ -1,0 +1,54 @@
+"""Zero-shot classification: cases whose answer is known."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from orderer.evaluation import class_embeddings, classification_metrics
+
+
+def test_templates_are_normalised_then_averaged_then_normalised() -> None:
+    texts = torch.tensor([[[3.0, 0.0], [0.0, 100.0]]])  # of one class, at a right angle
+    expected = torch.tensor([[2**-0.5, 2**-0.5]])
+    torch.testing.assert_close(class_embeddings(texts), expected)
+
+
+def test_known_ranks_give_known_shares() -> None:
+    classes = torch.eye(6)
+    images = torch.tensor(
+        [[6.0, 5, 4, 3, 2, 1], [6.0, 5, 4, 3, 2, 1], [6.0, 5, 4, 3, 2, 1], [6.0, 5, 4, 3, 2, 1]]
+    )
+    found = classification_metrics(images, classes, torch.tensor([0, 1, 4, 5]))
+    assert found == {"top1": 0.25, "top5": 0.75, "ties": 0}
+
+
+def test_a_collapsed_model_scores_chance() -> None:
+    found = classification_metrics(torch.ones(7, 3), torch.ones(10, 3), torch.arange(7))
+    assert found == {"top1": pytest.approx(0.1), "top5": pytest.approx(0.5), "ties": 7}
+
+
+def test_the_order_of_classes_does_not_matter() -> None:
+    images, classes = torch.randn(50, 8), F.normalize(torch.randn(9, 8), dim=-1)
+    labels, shuffled = torch.randint(9, (50,)), torch.randperm(9)
+    assert classification_metrics(
+        images, classes[shuffled], shuffled.argsort()[labels]
+    ) == pytest.approx(classification_metrics(images, classes, labels))
+
+
+def test_it_agrees_with_counting_by_hand() -> None:
+    images, classes, labels = torch.randn(40, 8), torch.randn(12, 8), torch.randint(12, (40,))
+    best = (images.double() @ classes.double().T).argsort(dim=1, descending=True)
+    found = classification_metrics(images, classes, labels, chunk=7)
+    assert found["top1"] == pytest.approx((best[:, 0] == labels).double().mean().item())
+    among = (best[:, :5] == labels[:, None]).any(dim=1).double().mean()
+    assert found["top5"] == pytest.approx(among.item())
+
+
+def test_a_label_of_no_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a label must lie in 0\.\.2, got 3"):
+        classification_metrics(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([3]))
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="text embeddings must be fp32 or fp64"):
+        classification_metrics(torch.ones(1, 2), torch.ones(3, 2).half(), torch.tensor([0]))
