@@ -100,3 +100,26 @@ def test_arms_differ_in_nothing_but_what_they_are_named_after(tmp_path: Path) ->
 def test_an_ablation_of_nothing_is_refused(settings: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Ablation(**settings)
+
+
+@pytest.mark.long
+def test_a_whole_ablation_runs_and_goes_on_where_it_was(program: Any, tmp_path: Path) -> None:
+    arguments = (
+        "recipes.ablate_orderer",
+        "--config=recipes/configs/smoke.yaml",
+        f"--out={tmp_path}",
+        "--arms=[ours,no_text]",
+        "--seeds=[0]",
+        "--processes=2",
+        "--train_orderer.objectives.text_from=0",
+        "--evaluation.probe_steps=2",
+        "--data.unseen=null",
+    )
+    done = program(*arguments)
+    assert done.returncode == 0, done.stderr
+    first = json.loads((tmp_path / "ablation.json").read_text())["results"]
+    assert first["ours"]["own R@1"] and "own R@1" not in first["no_text"]
+    (tmp_path / "ours-0" / "evaluation.json").unlink()
+    done = program(*arguments, "--resume=true")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "ablation.json").read_text())["results"] == first
