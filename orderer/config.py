@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from .migrations import ORDERER_MIGRATIONS
 from .pretrained import CheckedConfig
 
 PIECES = 49408
@@ -16,6 +17,8 @@ class OrdererConfig(CheckedConfig):
     """
 
     model_type = "sightline_orderer"
+    format_version: int = 2
+    migrations = ORDERER_MIGRATIONS
 
     image_size: int = 36
     patch_size: int = 12

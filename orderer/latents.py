@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .config import OrdererConfig
-from .pretrained import read_settings
+from .saved import read_settings
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 KIND = "AutoencoderKL"

@@ -5,8 +5,6 @@ E embedding size   L word pieces   T width of the text tower   N patches   P val
 C colours   O what the encoder gives for a token
 """
 
-import hashlib
-import json
 import math
 
 import torch
@@ -18,9 +16,11 @@ from .bottleneck import Bottled, Bottleneck
 from .config import OrdererConfig
 from .cross_encoder import CrossEncoder
 from .decoder import Decoder, Rebuilt
+from .digest import digest
 from .encoder import JointEncoder
 from .features import make_features
 from .flow_decoder import FlowDecoder
+from .inputs import check_colours, check_prefix, check_text, check_tokens, in_range
 from .latents import make_latents
 from .patches import patchify, unpatchify
 from .positions import Grid
@@ -31,6 +31,8 @@ from .text import TextTower
 ENCODING_SETTINGS = ("image_size", "patch_size", "tokens", "token_dim", "width", "heads")
 LATER_ENCODING_SETTINGS = {"encoder": "joint", "causal": True, "bottleneck": "norm"}
 """Settings that came after the first orderers, and what those had: they keep their hash."""
+EMBEDDING_SETTINGS = ("readout", "text_heads", "mlp_ratio", "context_length")
+"""What shapes embeddings and is not seen in the shape of a tensor."""
 
 ENCODERS: dict[str, type[JointEncoder] | type[CrossEncoder]] = {
     "joint": JointEncoder,
@@ -79,7 +81,8 @@ class Orderer(CheckedModel):
         """Turn images into their first `prefix` tokens (all of them by default).
 
         Args:
-            images: uint8 in 0..255, or floats in [-1, 1]; their sides are multiples of the patch.
+            images: uint8 in 0..255, as `OrdererProcessor.pixels` makes them of pictures, or floats
+                in [-1, 1]; their sides are multiples of the patch.
             prefix: k in 1..K.
 
         Raises:
@@ -102,10 +105,12 @@ class Orderer(CheckedModel):
                 every image starts from the same noise, so that decoding again gives the same.
 
         Raises:
-            ValueError: for a number of tokens outside 1..K, or a size that patches do not tile.
+            ValueError: for tokens of another size, or a number of them outside 1..K, or a size that
+                patches do not tile.
         """
+        check_tokens(tokens, self.config.tokens, self.config.token_dim)
         keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        missing = self.config.tokens - self._checked(tokens.shape[1])
+        missing = self.config.tokens - tokens.shape[1]
         tokens = nn.functional.pad(tokens, (0, 0, 0, missing))
         keep = nn.functional.pad(keep, (0, missing))
         grid = self._grid(*(size or (self.config.image_size, self.config.image_size)))
@@ -131,22 +136,24 @@ class Orderer(CheckedModel):
         generator: torch.Generator | None = None,
     ) -> Rebuilt:
         """Have the decoder rebuild images from the tokens that `keep` keeps."""
-        latents = self.latents.encode(_in_range(images))
+        latents = self.latents.encode(in_range(images))
         patches = patchify(latents, self.config.patch_size // self.latents.factor)
         return self.decoder.rebuild(tokens, keep, patches, self._grid(*images.shape[2:]), generator)
 
     def embed_images(
         self, images: Shaped[Tensor, "B 3 H W"], prefix: int | None = None
     ) -> Float[Tensor, "B E"]:
-        """Unit embeddings of images, read from their first `prefix` tokens."""
+        """Unit embeddings of images, read from their first `prefix` tokens (all by default)."""
         return self.embed_tokens(self.encode(images, prefix))[:, -1]
 
     def embed_tokens(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B k E"]:
         """Unit embeddings at every prefix of the tokens."""
+        check_tokens(tokens, self.config.tokens, self.config.token_dim)
         return self.readout(tokens)
 
     def embed_texts(self, text: Int[Tensor, "B L"]) -> Float[Tensor, "B E"]:
-        """Unit embeddings of tokenised captions (see `OrdererProcessor`)."""
+        """Unit embeddings of captions, tokenised by `OrdererProcessor.text`."""
+        check_text(text, self.config.context_length)
         return self.text(text)
 
     def embed_words(
@@ -166,25 +173,29 @@ class Orderer(CheckedModel):
 
         Tokens, AR models and indices carry it, so that they are never used with another orderer.
         """
-        digest = hashlib.sha256()
         settings = {name: getattr(self.config, name) for name in ENCODING_SETTINGS}
         for name, first in LATER_ENCODING_SETTINGS.items():
             if getattr(self.config, name) != first:
                 settings[name] = getattr(self.config, name)
-        digest.update(json.dumps(settings, sort_keys=True).encode())
-        for name, tensor in sorted(self.encoder.state_dict().items()):
-            values = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {values.dtype}".encode())
-            digest.update(values.view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return digest(settings, self.encoder.state_dict())
+
+    def embedding_hash(self) -> str:
+        """Name what turns tokens and texts into embeddings: the readout and the text tower.
+
+        Indices carry it beside `encoding_hash`.
+        """
+        settings = {name: getattr(self.config, name) for name in EMBEDDING_SETTINGS}
+        tensors = {
+            f"{part}.{name}": tensor
+            for part in ("readout", "text")
+            for name, tensor in getattr(self, part).state_dict().items()
+        }
+        return digest(settings, tensors)
 
     def _encode(self, images: Shaped[Tensor, "B C H W"], prefix: int) -> Float[Tensor, "B k O"]:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"an orderer reads images of 3 colours, [B, 3, H, W], got {list(images.shape)}"
-            )
+        check_colours(images)
         self._grid(*images.shape[2:])
-        features = self.features(_in_range(images))
+        features = self.features(in_range(images))
         return self.encoder(features, self.features.grid(*images.shape[2:]), prefix)
 
     def _grid(self, height: int, width: int) -> Grid:
@@ -199,18 +210,8 @@ class Orderer(CheckedModel):
 
     def _checked(self, prefix: int | None) -> int:
         prefix = self.config.tokens if prefix is None else prefix
-        if not 1 <= prefix <= self.config.tokens:
-            raise ValueError(f"prefix must lie in 1..{self.config.tokens}, got {prefix}")
+        check_prefix(prefix, self.config.tokens)
         return prefix
-
-
-def _in_range(images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Images with values in [-1, 1]."""
-    if images.dtype == torch.uint8:
-        return images / 127.5 - 1
-    if not bool(images.isfinite().all()):
-        raise ValueError("pixels must be finite, got NaN or infinity")
-    return images
 
 
 AutoConfig.register(OrdererConfig.model_type, OrdererConfig)

@@ -4,23 +4,35 @@ transformers keeps an unknown setting, takes a value of any type, and puts rando
 file lacks some. Here each of these is refused in a sentence.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
+import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
-FORMAT_VERSION = 1
-"""Of saved settings; another one is refused by name."""
+from .formats import Migration, up_to_date
+from .saved import (
+    WEIGHTS,
+    Saved,
+    check_weights,
+    find_saved,
+    has_unsafe_start,
+    read_settings,
+    unsafe_weights,
+)
 
 PASSED_ON = {"transformers_version", "name_or_path", "torch_dtype", "attn_implementation"}
 """Keys that transformers itself adds to settings."""
+
+DOWNLOADING = {"token", "cache_dir", "local_files_only", "force_download"}
+RESOLVED = {"_commit_hash", "code_revision"}
+"""What AutoModel passes on of a download that is done by then."""
 
 NAMES = {
     int: "a whole number",
@@ -44,16 +56,28 @@ class CheckedConfig(PreTrainedConfig):
         ValueError: naming the setting and its value.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
+    """Of saved settings: a newer one is refused, an older one migrates."""
+    migrations: ClassVar[Mapping[int, Migration]] = {}
+    """From each older version to the next one."""
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Take settings as they were saved, by this version or an older one."""
+        version, name = cls.format_version, cls.__name__
+        if "auto_map" in config_dict:
+            raise ValueError(f"{name} runs no code of a model's own, got auto_map")
+        return super().from_dict(up_to_date(config_dict, name, version, cls.migrations), **kwargs)
 
     def __post_init__(self, **kwargs: Any) -> None:
         name = type(self).__name__
         kind = kwargs.pop("model_type", self.model_type)
         if kind != self.model_type:
             raise ValueError(f"{name} is for {self.model_type} models, got settings of {kind!r}")
-        if self.format_version != FORMAT_VERSION:
+        if self.format_version != type(self).format_version:
             raise ValueError(
-                f"{name} reads settings of format {FORMAT_VERSION}, got {self.format_version!r}"
+                f"{name} takes settings of format {type(self).format_version}, "
+                f"got {self.format_version!r}"
             )
         for key, value in sorted(kwargs.items()):
             if key not in PASSED_ON and not key.startswith("_"):
@@ -62,6 +86,10 @@ class CheckedConfig(PreTrainedConfig):
         for field in fields(self):
             if field.name not in INHERITED:
                 _check_value(field.name, getattr(self, field.name), field.type)
+
+    def own(self) -> dict[str, Any]:
+        """The settings of this kind of model, without those that transformers adds to all."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in INHERITED}
 
 
 def _check_value(name: str, value: object, kind: Any) -> None:
@@ -92,30 +120,53 @@ def _in_words(kind: Any) -> str:
 class CheckedModel(PreTrainedModel):
     """A model that is loaded whole, from its own kind of folder, or refused."""
 
+    saved: Saved | None = None
+    """Where a loaded model comes from; None for one that was made here."""
+
     @classmethod
-    def from_pretrained(cls: type[M], name: str | Path, *args: Any, **kwargs: Any) -> M:
+    def from_pretrained(
+        cls: type[M],
+        name: str | Path,
+        *args: Any,
+        revision: str | None = None,
+        subfolder: str = "",
+        **kwargs: Any,
+    ) -> M:
         """Load a model from a local folder, or by its name from a hub; it comes in `eval` mode.
 
         Args:
             name: a `Path` is always local.
             args: passed on to transformers.
-            kwargs: passed on to transformers.
+            revision: commit, tag or branch of a hub's repository; `saved.commit` is what it was.
+            subfolder: of the folder or repository.
+            kwargs: those of a download, see `find_saved`; others are passed on to transformers.
 
         Raises:
             OSError: if nothing that can be read is there.
-            ValueError: if it is a model of another kind, or its weights do not fill this one.
+            ValueError: if it is a model of another kind, wants code or pickles of its own, or its
+                weights do not fill this model with numbers.
         """
-        if isinstance(name, Path) or Path(name).is_dir():
-            _refuse_another_kind(Path(name), cls.config_class.model_type)
+        if kwargs.pop("trust_remote_code", False):
+            raise ValueError(f"{cls.__name__} runs no code of a model's own, got trust_remote_code")
+        options = {key: kwargs.pop(key) for key in DOWNLOADING & kwargs.keys()}
+        saved = find_saved(name, "model", revision=revision, subfolder=subfolder, **options)
+        _refuse_another_kind(saved.folder, cls.config_class.model_type)
+        check_weights(saved)
+        kwargs = {key: value for key, value in kwargs.items() if key not in RESOLVED}
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below
+        kwargs |= {"use_safetensors": True, "local_files_only": True}
         try:
             with _no_warnings_of_weights():
-                model, report = super().from_pretrained(name, *args, **kwargs)
+                model, report = super().from_pretrained(saved.folder, *args, **kwargs)
         except (OSError, SafetensorError) as error:
+            if has_unsafe_start(saved.folder / WEIGHTS[0]):
+                raise ValueError(unsafe_weights(saved.name, WEIGHTS[0])) from error
             raise OSError(
                 f"no model can be read from {name}: {str(error).splitlines()[0]}"
             ) from error
         _refuse_other_weights(name, report)
+        _refuse_what_is_no_number(name, model)
+        model.saved = saved
         return model
 
 
@@ -142,27 +193,17 @@ def _refuse_other_weights(name: str | Path, report: Mapping[str, Any]) -> None:
         )
 
 
+def _refuse_what_is_no_number(name: str | Path, model: PreTrainedModel) -> None:
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise ValueError(
+                f"the weights in {name} are damaged: {count} of the {tensor.numel()} values of "
+                f"{key} are NaN or infinite"
+            )
+
+
 def _refuse_another_kind(folder: Path, kind: str) -> None:
     found = read_settings(folder, "config.json").get("model_type")
     if found != kind:
         raise ValueError(f"{folder} holds a model of the kind {found!r}, not {kind!r}")
-
-
-def read_settings(folder: Path, file: str) -> dict[str, Any]:
-    """Read a JSON file of settings in a saved model's folder.
-
-    Raises:
-        FileNotFoundError: if the folder or the file is not there.
-        ValueError: if the file is not JSON with named values.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
-    if not (folder / file).is_file():
-        raise FileNotFoundError(f"{folder} holds no saved model, it has no {file}")
-    try:
-        settings = json.loads((folder / file).read_text())
-    except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{folder / file} is not JSON with named values")
-    return settings

@@ -17,11 +17,16 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers.utils import PushToHubMixin, cached_file
+from transformers.utils import PushToHubMixin
 
-from .pretrained import read_settings
+from .formats import Migration, up_to_date
+from .saved import find_saved, read_settings
 
 FILE = "preprocessor_config.json"
+SETTINGS = ("image_size", "context_length")
+VERSION = 2
+"""Of the format of saved settings; version 1 did not carry its number."""
+MIGRATIONS: dict[int, Migration] = {1: lambda settings: settings}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,12 @@ class OrdererProcessor(PushToHubMixin):
         return SimpleTokenizer(context_length=self.context_length)
 
     def pixels(self, images: Sequence[Image.Image]) -> UInt8[Tensor, "B 3 S S"]:
-        """Turn images as their EXIF says, lay them on white, crop the centre square, resize it."""
+        """Turn images as their EXIF says, lay them on white, crop the centre square, resize it.
+
+        Raises:
+            ValueError: for anything but a list of pictures.
+        """
+        _check_list(images, "images", Image.Image)
         return torch.stack([self._pixels(image) for image in images])
 
     def _pixels(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
@@ -70,9 +80,14 @@ class OrdererProcessor(PushToHubMixin):
         """Tokenise captions, padded with 0 to the longest of them.
 
         Raises:
-            ValueError: for a caption longer than the context, naming both.
+            ValueError: for a caption without a word or longer than the context, and for anything
+                but a list of texts.
         """
+        _check_list(captions, "captions", str)
         pieces = [self._pieces(caption) for caption in captions]
+        for place, of_one in enumerate(pieces):
+            if len(of_one) == 2:  # the start and the end
+                raise ValueError(f"caption {place} (from 0) has no word, got {captions[place]!r}")
         longest = max(map(len, pieces))
         return torch.tensor([[*p, *[0] * (longest - len(p))] for p in pieces])
 
@@ -88,8 +103,8 @@ class OrdererProcessor(PushToHubMixin):
         return (tokenizer.sot_token_id, *pieces, tokenizer.eot_token_id)
 
     def fits(self, caption: str) -> bool:
-        """Say whether a caption is no longer than the context."""
-        return len(self._tokenizer.encode(caption)) + 2 <= self.context_length
+        """Say whether a caption has a word, and is no longer than the context."""
+        return 0 < len(self._tokenizer.encode(caption)) <= self.context_length - 2
 
     def identities(self, captions: Sequence[str]) -> Int[Tensor, "B"]:
         """A number per caption, the same for equal captions in every process."""
@@ -119,30 +134,48 @@ class OrdererProcessor(PushToHubMixin):
             kwargs: the size of weight files, which `push_to_hub` gives and a processor has none of.
         """
         Path(folder).mkdir(parents=True, exist_ok=True)
-        settings = {"image_size": self.image_size, "context_length": self.context_length}
+        settings = {name: getattr(self, name) for name in SETTINGS} | {"format_version": VERSION}
         Path(folder, FILE).write_text(json.dumps(settings, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> "OrdererProcessor":
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, **kwargs: Any
+    ) -> "OrdererProcessor":
         """Read the settings from a local folder, or by its name from a hub.
 
         Args:
             name: a `Path` is always local.
+            revision: commit, tag or branch of a hub's repository.
+            kwargs: those of a download, see `find_saved`.
 
         Raises:
             OSError: if nothing that can be read is there.
-            ValueError: if it is a processor of another kind.
+            ValueError: if it is a processor of another kind or of a newer format.
         """
-        folder = Path(name)
-        if isinstance(name, str) and not folder.is_dir():
-            folder = _folder_from_hub(name)
-        settings = read_settings(folder, FILE)
-        if settings.keys() != {"image_size", "context_length"}:
+        folder = find_saved(name, "processor", revision=revision, **kwargs).folder
+        saved = {"format_version": 1, **read_settings(folder, FILE)}
+        settings = up_to_date(saved, cls.__name__, VERSION, MIGRATIONS)
+        del settings["format_version"]
+        if settings.keys() != set(SETTINGS):
             raise ValueError(f"{folder / FILE} is of no orderer, it has {', '.join(settings)}")
         for setting, value in settings.items():
             if type(value) is not int or value < 1:
                 raise ValueError(f"{setting} must be a whole number of at least 1, got {value!r}")
         return cls(**settings)
+
+
+def _check_list(values: Any, what: str, kind: type) -> None:
+    """Refuse a lone value where a list is meant: a text is a sequence of letters."""
+    if isinstance(values, kind):
+        raise ValueError(f"{what} must be a list, got a lone {type(values).__name__}")
+    if len(values) == 0:
+        raise ValueError(f"{what} must be at least one, got none")
+    for place, value in enumerate(values):
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{what} must be a list of {kind.__name__}, number {place} (from 0) is "
+                f"{type(value).__name__}"
+            )
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -153,11 +186,3 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     coloured = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured).convert("RGB")
-
-
-def _folder_from_hub(name: str) -> Path:
-    try:
-        return Path(cached_file(name, FILE)).parent
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"no processor can be read from {name}: {reason}") from error

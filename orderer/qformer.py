@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2QFormerConfig
 
 from .cross_encoder import CrossEncoder
-from .pretrained import read_settings
+from .saved import read_settings
 
 QUERIES = "query_tokens"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

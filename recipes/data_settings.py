@@ -220,6 +220,7 @@ def check_captions(captions: Iterable[Sequence[str]], processor: OrdererProcesso
     """
     for number, of_one in enumerate(captions):
         try:
-            processor.text(of_one or [""])  # none, where they are damaged
+            if of_one:  # none, where they are damaged
+                processor.text(of_one)
         except ValueError as error:
             raise ValueError(f"pair {number} (from 0): {error}") from error

@@ -64,8 +64,11 @@ def main(experiment: Experiment) -> None:
         judge = make_judge(experiment, unseen, said(experiment, unseen), *first)
 
     results: dict[str, Any] = {}
+    orderers: dict[str, Any] = {}
     for name, folder in folders.items():
         orderer, processor = _load(folder, device)
+        origin = orderer.saved.origin() if orderer.saved else {}
+        orderers[name] = {**origin, "encoding_hash": orderer.encoding_hash()}
         shown = experiment.out / "pictures" / name
         found = understanding(experiment, pairs, orderer, processor, shown)
         if experiment.data.unseen is not None:
@@ -82,6 +85,7 @@ def main(experiment: Experiment) -> None:
         experiment.out / "evaluation.json",
         {
             "results": results,
+            "orderers": orderers,
             "protocol": protocol(experiment, pairs, unseen, judge),
             "config": plain_settings(experiment),
             **provenance(),

@@ -14,7 +14,14 @@ MAY_IMPORT = {
     "data": {"data"},
     "recipes": {"recipes", "ar", "orderer", "data"},
 }
-SHARED_BY_STAGES = {"orderer.layers", "orderer.positions", "orderer.flow", "orderer.pretrained"}
+SHARED_BY_STAGES = {
+    "orderer.layers",
+    "orderer.positions",
+    "orderer.flow",
+    "orderer.formats",
+    "orderer.pretrained",
+    "orderer.saved",
+}
 """What stage 2 takes from stage 1: parts that know no orderer."""
 
 

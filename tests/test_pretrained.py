@@ -175,7 +175,7 @@ def test_weights_of_another_size_are_refused(
 def test_settings_of_another_format_are_refused(orderer_folder: Path) -> None:
     path = orderer_folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 0, "old": 1}))
-    with pytest.raises(ValueError, match="OrdererConfig reads settings of format 1, got 0"):
+    with pytest.raises(ValueError, match="OrdererConfig reads settings of format 1 to 2, got 0"):
         Orderer.from_pretrained(orderer_folder)
 
 

@@ -1,0 +1,133 @@
+"""What a user hands in by mistake is refused in a sentence, also where no test checks shapes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from orderer import Orderer, OrdererProcessor
+from orderer.inputs import check_colours, check_prefix, check_text, check_tokens, in_range
+
+
+@pytest.fixture
+def processor() -> OrdererProcessor:
+    return OrdererProcessor(image_size=16, context_length=8)
+
+
+def picture() -> Image.Image:
+    return Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+
+
+def test_a_list_of_pictures_becomes_embeddings(
+    tiny_orderer: Orderer, processor: OrdererProcessor
+) -> None:
+    pixels = processor.pixels([picture(), picture().convert("L")])
+    assert tiny_orderer.embed_images(pixels, prefix=2).shape == (2, 8)
+    assert processor.images(tiny_orderer.decode(tiny_orderer.encode(pixels)))[0].size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (picture(), "images must be a list, got a lone Image"),
+        ([], "images must be at least one, got none"),
+        ([picture(), "cat.jpg"], r"must be a list of Image, number 1 \(from 0\) is str"),
+        ([np.zeros((4, 4, 3))], r"must be a list of Image, number 0 \(from 0\) is ndarray"),
+    ],
+)
+def test_what_is_no_list_of_pictures_is_refused(
+    processor: OrdererProcessor, images: Any, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        OrdererProcessor.pixels.__wrapped__(processor, images)
+
+
+@pytest.mark.parametrize(
+    ("captions", "sentence"),
+    [
+        ("a cat", "captions must be a list, got a lone str"),
+        ([], "captions must be at least one, got none"),
+        (["a cat", ""], r"caption 1 \(from 0\) has no word, got ''"),
+        (["a cat", "a dog", " \n\t "], r"caption 2 \(from 0\) has no word, got ' \\n\\t '"),
+        (["a cat", None], r"captions must be a list of str, number 1 \(from 0\) is NoneType"),
+    ],
+)
+def test_what_is_no_list_of_captions_is_refused(
+    processor: OrdererProcessor, captions: Any, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        OrdererProcessor.text.__wrapped__(processor, captions)
+
+
+def test_a_caption_without_a_word_does_not_fit(processor: OrdererProcessor) -> None:
+    assert not processor.fits("") and not processor.fits("  ") and processor.fits("cat")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "sentence"),
+    [
+        (torch.zeros(1, 3, 4, 4, dtype=torch.int64), "got torch.int64"),
+        (torch.full((1, 3, 4, 4), torch.nan), "pixels must be finite, got NaN or infinity"),
+        (torch.full((1, 3, 4, 4), torch.inf), "pixels must be finite, got NaN or infinity"),
+    ],
+)
+def test_pixels_that_are_none_are_refused(pixels: torch.Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        in_range(pixels)
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        ([picture()], "as OrdererProcessor.pixels makes them, got list"),
+        (torch.zeros(3, 4, 4), r"3 colours, \[B, 3, H, W\], got \[3, 4, 4\]"),
+        (torch.zeros(1, 1, 4, 4), r"3 colours, \[B, 3, H, W\], got \[1, 1, 4, 4\]"),
+        (torch.zeros(1, 4, 4, 3), r"3 colours, \[B, 3, H, W\], got \[1, 4, 4, 3\]"),
+    ],
+)
+def test_images_of_another_kind_are_refused(images: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_colours(images)
+
+
+@pytest.mark.parametrize("size", [(15, 16), (16, 18), (2, 16), (0, 16)])
+def test_images_that_patches_do_not_tile_are_refused(
+    tiny_orderer: Orderer, size: tuple[int, int]
+) -> None:
+    with pytest.raises(ValueError, match=f"multiples of the patch.* got {size[0]} x {size[1]}"):
+        tiny_orderer.encode(torch.zeros(1, 3, *size))
+
+
+@pytest.mark.parametrize("prefix", [0, -1, 5, 2.5, True])
+def test_a_prefix_outside_is_refused(prefix: Any) -> None:
+    with pytest.raises(ValueError, match=rf"prefix must lie in 1\.\.4, got {prefix}"):
+        check_prefix(prefix, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ((1, 2, 5), r"tokens must be \[B, k, 6\], got \[1, 2, 5\]"),
+        ((2, 6), r"tokens must be \[B, k, 6\], got \[2, 6\]"),
+        ((1, 5, 6), r"prefix must lie in 1\.\.4, got 5"),
+        ((1, 0, 6), r"prefix must lie in 1\.\.4, got 0"),
+    ],
+)
+def test_tokens_of_another_orderer_are_refused(shape: tuple[int, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_tokens(torch.zeros(shape), 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (["a cat"], r"must be tokenised by OrdererProcessor\.text .*, got list"),
+        (torch.zeros(5, dtype=torch.long), r"L in 1\.\.8, got \[5\]"),
+        (torch.zeros(1, 9, dtype=torch.long), r"L in 1\.\.8, got \[1, 9\]"),
+    ],
+)
+def test_captions_that_nobody_tokenised_are_refused(text: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_text(text, 8)

@@ -1,0 +1,67 @@
+"""The card of a model says what was measured, and no more."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from orderer import OrdererConfig
+from recipes.model_card import Card, Measured
+
+
+@pytest.fixture
+def measured() -> Measured:
+    found = {"1": {"r1": 0.25}, "16": {"r1": 0.5}}
+    return Measured(
+        results={
+            "retrieval": {
+                "text_to_image": found,
+                "image_to_text": found,
+                "accuracy": {"1": 0.75, "16": 0.875},
+            },
+            "reconstruction": {"psnr": {"1": 20.0, "16": 30.5}},
+        },
+        protocol={"split": "val", "ties": "expected rank"},
+        config={
+            name: {"source": ["some/where/cifar10"]} if name == "data" else None
+            for name in ("data", "train_orderer", "train_ar", "train_joint", "seed", "precision")
+        },
+        made_with={"commit": "abc"},
+    )
+
+
+def card(measured: Measured | None) -> Card:
+    return Card(
+        repo="me/mine",
+        licence="mit",
+        settings=OrdererConfig().own(),
+        encoding_hash="0" * 64,
+        has_ar=False,
+        measured=measured,
+    )
+
+
+def test_every_prefix_has_its_figures_in_table_and_metadata(measured: Measured) -> None:
+    text = card(measured).text([])
+    assert "| first k tokens | 1 | 16 |" in text and "| PSNR, dB | 20 | 30.5 |" in text
+    assert "| class accuracy | 0.75 | 0.875 |" in text
+    (model,) = yaml.safe_load(text.split("---")[1])["model-index"]
+    values = [m["value"] for result in model["results"] for m in result["metrics"]]
+    assert sorted(values) == [0.25, 0.25, 0.5, 0.5, 0.75, 0.875, 20.0, 30.5]
+    assert "some/where" not in text  # folders are nobody's business
+    assert {result["dataset"]["name"] for result in model["results"]} == {"cifar10"}
+
+
+def test_its_curves_are_pictures(measured: Measured, tmp_path: Path) -> None:
+    names = card(measured).draw(tmp_path)
+    assert names == ["retrieval.png", "psnr.png"]
+    assert all(Image.open(tmp_path / name).format == "PNG" for name in names)
+    assert all(f"({name})" in card(measured).text(names) for name in names)
+
+
+def test_without_figures_it_says_so(tmp_path: Path) -> None:
+    text = card(None).text(card(None).draw(tmp_path))
+    assert "None were taken." in text and "## Protocol" not in text and "ARModel" not in text
+    assert "model-index" not in yaml.safe_load(text.split("---")[1])
+    assert list(tmp_path.iterdir()) == []
