@@ -20,7 +20,7 @@ SMOKE = Path(__file__).parents[2] / "recipes/configs/smoke.yaml"
 PREFIXES = ["1", "2", "4", "8", "16"]
 SHARES = ("colour", "shape", "colour_and_shape", "place")
 PICTURES = ("losses.png", "psnr.png", "retrieval.png")
-DIFFERENT = {"seconds", "config", "command", "date", "hardware", "commit"}
+DIFFERENT = {"orderers", "seconds", "config", "command", "date", "hardware", "commit"}
 """Between two runs; of the config only the folder, of the commit what was edited meanwhile."""
 STAGES = {
     "train_orderer": train_orderer,
