@@ -8,6 +8,8 @@ from .pretrained import CheckedConfig
 PIECES = 49408
 """Word pieces of open_clip's tokenizer; the end of a text has the last number."""
 
+START_PIECE, END_PIECE = PIECES - 2, PIECES - 1
+
 
 class OrdererConfig(CheckedConfig):
     """What an orderer is made of. Sizes in pixels, tokens, channels or layers.
@@ -69,6 +71,10 @@ class OrdererConfig(CheckedConfig):
     embed_dim: int = 64
     fusion_layers: int | None = None
     """Layers of the transformer that writes captions and matches them; null has none."""
+    caption_pieces: list[int] | None = None
+    """The word pieces that it can write, in growing order; null is the whole vocabulary, which on a
+    CPU costs more than all else. Any other piece is left out where captions are learned or scored.
+    """
     token_noise: float = 0.1
     """Most deviation of the noise on tokens that the decoder is trained on, `add_token_noise`."""
 
@@ -94,8 +100,23 @@ class OrdererConfig(CheckedConfig):
                 "decoder_guidance needs a decoder_drop above 0, so that images without tokens are "
                 f"learned, got {self.decoder_guidance}"
             )
+        if self.caption_pieces is not None:
+            self._check_pieces(self.caption_pieces)
         if self.token_noise < 0:
             raise ValueError(f"token_noise must not be negative, got {self.token_noise}")
+
+    def _check_pieces(self, pieces: list[int]) -> None:
+        if self.fusion_layers is None:
+            raise ValueError("caption_pieces need fusion_layers to write them, got null")
+        if pieces != sorted(set(pieces)):
+            raise ValueError("caption_pieces must grow, each standing there once")
+        if END_PIECE not in pieces:
+            raise ValueError(f"caption_pieces must hold the end of a text, {END_PIECE}")
+        if not 0 <= pieces[0] <= pieces[-1] < self.vocabulary:
+            raise ValueError(
+                f"caption_pieces must lie in 0..{self.vocabulary - 1}, "
+                f"got {pieces[0]}..{pieces[-1]}"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

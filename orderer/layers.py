@@ -27,7 +27,7 @@ def attend(
     q: Float[Tensor, "B H Q E"],
     k: Float[Tensor, "B H L E"],
     v: Float[Tensor, "B H L E"],
-    mask: Bool[Tensor, "Q L"] | None = None,
+    mask: Bool[Tensor, "*rows Q L"] | None = None,
 ) -> Float[Tensor, "B H Q E"]:
     """Scaled dot-product attention, as torch's; on the CPU it is written out.
 
@@ -43,7 +43,10 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; `mask` is True where a row may look at a column."""
+    """Multi-head self-attention; `mask` is True where a row may look at a column.
+
+    One for all, or [B, 1, L, L], one for each.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -52,7 +55,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "B L W"], mask: Bool[Tensor, "L L"] | None = None
+        self, x: Float[Tensor, "B L W"], mask: Bool[Tensor, "*rows L L"] | None = None
     ) -> Float[Tensor, "B L W"]:
         q, k, v = rearrange(self.qkv(x), "b l (three h e) -> three b h l e", three=3, h=self.heads)
         return self.out(rearrange(attend(q, k, v, mask), "b h l e -> b l (h e)"))
@@ -71,7 +74,7 @@ class Block(GradientCheckpointingLayer):
         )
 
     def forward(
-        self, x: Float[Tensor, "B L W"], mask: Bool[Tensor, "L L"] | None = None
+        self, x: Float[Tensor, "B L W"], mask: Bool[Tensor, "*rows L L"] | None = None
     ) -> Float[Tensor, "B L W"]:
         x = x + self.attention(self.norm_1(x), mask)
         return x + self.mlp(self.norm_2(x))

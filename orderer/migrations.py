@@ -21,6 +21,7 @@ ADDED_IN_2: dict[str, Any] = {
     "autoencoder": None,
     "readout": "causal",
     "fusion_layers": None,
+    "caption_pieces": None,
 }
 """Settings that version 1 did not have, and what its orderers were."""
 

@@ -20,13 +20,16 @@ from .digest import digest
 from .encoder import JointEncoder
 from .features import make_features
 from .flow_decoder import FlowDecoder
+from .fusion import Fusion
 from .inputs import check_colours, check_prefix, check_text, check_tokens, in_range
 from .latents import make_latents
+from .objectives import piece_log_likelihoods
 from .patches import patchify, unpatchify
 from .positions import Grid
 from .pretrained import CheckedModel
 from .readout import Readout
 from .text import TextTower
+from .writing import starts, write
 
 ENCODING_SETTINGS = ("image_size", "patch_size", "tokens", "token_dim", "width", "heads")
 LATER_ENCODING_SETTINGS = {"encoder": "joint", "causal": True, "bottleneck": "norm"}
@@ -66,6 +69,8 @@ class Orderer(CheckedModel):
             self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
         self.readout = Readout(config, pooled=config.readout == "pooled")
         self.text = TextTower(config)
+        if config.fusion_layers is not None:
+            self.fusion = Fusion(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         self.post_init()
 
@@ -162,6 +167,73 @@ class Orderer(CheckedModel):
         """The text tower's embedding of every word piece, and a mask that is False for padding."""
         places = torch.arange(text.shape[1], device=text.device)
         return self.text.words(text), places <= text.argmax(dim=-1, keepdim=True)
+
+    def caption(
+        self,
+        images: Shaped[Tensor, "B 3 H W"],
+        prefix: int | None = None,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "B L"]:
+        """Say what is in images, read from their first `prefix` tokens: see `caption_tokens`."""
+        return self.caption_tokens(self.encode(images, prefix), temperature, generator)
+
+    @torch.no_grad()
+    def caption_tokens(
+        self,
+        tokens: Float[Tensor, "B k D"],
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "B L"]:
+        """Write a caption from k tokens of each image; `OrdererProcessor.words` reads it.
+
+        Args:
+            tokens: k of them, in 1..K.
+            temperature: 0 takes the likeliest word piece, 1 draws from what the model says.
+            generator: source of the draws, on the model's device.
+
+        Raises:
+            ValueError: for a model without fusion, or a temperature below 0.
+        """
+        fusion, keep = self.fusing, self._all_of(tokens)
+        return write(
+            lambda text: fusion.write(tokens, keep, self.text.words(text))[:, -1],
+            fusion.piece,
+            starts(len(tokens), tokens.device),
+            self.config.context_length,
+            temperature,
+            generator,
+        )
+
+    def caption_likelihood(
+        self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B"]:
+        """How likely captions are, given k tokens of each image: the log-likelihood in nats, summed
+        over the word pieces after the start, but for those outside `config.caption_pieces`.
+        """
+        logits = self.fusing.write(tokens, self._all_of(tokens), self.text.words(text[:, :-1]))
+        return piece_log_likelihoods(logits, self.fusing.targets(text)).sum(dim=1)
+
+    def match(self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]) -> Float[Tensor, "B"]:
+        """The logit that a caption is of the image whose first k tokens these are."""
+        return self.fusing.match(tokens, self._all_of(tokens), *self.embed_words(text))
+
+    @property
+    def fusing(self) -> Fusion:
+        """The part that reads words and tokens together.
+
+        Raises:
+            ValueError: for a model that has none.
+        """
+        if self.config.fusion_layers is None:
+            raise ValueError(
+                "captions are written and matched by an orderer with fusion_layers, got null"
+            )
+        return self.fusion
+
+    def _all_of(self, tokens: Float[Tensor, "B k D"]) -> Bool[Tensor, "B k"]:
+        self._checked(tokens.shape[1])
+        return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
     @property
     def scale(self) -> Float[Tensor, ""]:

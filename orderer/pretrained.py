@@ -41,6 +41,7 @@ NAMES = {
     str: "text",
     list[str]: "a list of texts",
     dict: "named values",
+    list[int]: "a list of whole numbers",
     NoneType: "null",
 }
 

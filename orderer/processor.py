@@ -6,7 +6,7 @@ downloaded.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.utils import PushToHubMixin
 
+from .config import END_PIECE, START_PIECE
 from .formats import Migration, up_to_date
 from .saved import find_saved, read_settings
 
@@ -101,6 +102,18 @@ class OrdererProcessor(PushToHubMixin):
                 f"this orderer reads at most {self.context_length - 2}"
             )
         return (tokenizer.sot_token_id, *pieces, tokenizer.eot_token_id)
+
+    def words(self, text: Int[Tensor, "B L"]) -> list[str]:
+        """Read captions in word pieces, up to their end, as the tokenizer spells them."""
+        return [
+            self._tokenizer.decode(pieces[1 : pieces.index(END_PIECE)]).strip()
+            for pieces in text.tolist()
+        ]
+
+    def pieces(self, captions: Iterable[Sequence[str]]) -> list[int]:
+        """The word pieces of captions, each once, in growing order; the end is one of them."""
+        used = {piece for of_one in captions for each in of_one for piece in self._pieces(each)}
+        return sorted(used - {START_PIECE} | {END_PIECE})
 
     def fits(self, caption: str) -> bool:
         """Say whether a caption has a word, and is no longer than the context."""

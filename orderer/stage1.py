@@ -1,6 +1,7 @@
 """Stage 1: the terms that an orderer is trained on, each switched on by its weight.
 
 B batch   S image side   K tokens   D channels of a token   J measured prefixes   E embedding size
+L word pieces
 """
 
 from collections.abc import Collection, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
@@ -20,8 +21,12 @@ from .objectives import (
     Alignment,
     Balance,
     Discriminator,
+    Negatives,
     Teacher,
+    captioning_loss,
     contrastive_loss,
+    hard_negatives,
+    matching_loss,
     perceptual_distance,
     sigmoid_loss,
 )
@@ -34,8 +39,10 @@ START_BIAS = -10.0
 OF_REBUILT = {"reconstruction", "perceptual", "adversarial", "alignment"}
 """Terms that need images rebuilt from a prefix; all of them see the same."""
 
+TEXT_TERMS = ("contrastive", "captioning", "matching")
+
 NOT_NEGATIVE = (
-    *("reconstruction", "contrastive", "kl"),
+    *("reconstruction", *TEXT_TERMS, "kl"),
     *("perceptual", "adversarial", "lecam", "alignment"),
 )
 
@@ -48,6 +55,10 @@ class Objectives:
     """Of the squared error of images from a prefix, on pixels in [-1, 1]."""
     contrastive: float = 1.0
     """Of images against captions, the mean over the prefixes."""
+    captioning: float = 0.0
+    """Of captions written from a prefix, for each word piece. Needs the model's `fusion_layers`."""
+    matching: float = 0.0
+    """Of telling captions from near ones, from a prefix. Needs the model's `fusion_layers`."""
     kl: float = 1e-4
     """Of the kl bottleneck's nats for each token; the others have none."""
     perceptual: float = 0.0
@@ -76,7 +87,7 @@ class Objectives:
     similarity: Literal["infonce", "siglip"] = "infonce"
     """The form of the contrastive term."""
     aligned: Literal["prefixes", "full"] = "prefixes"
-    """Whether captions are compared with every measured prefix, or with all tokens only."""
+    """Whether captions go with every measured prefix, or with all tokens only."""
     full_share: float = 0.7
     """Share of the images that are decoded from all their tokens; the others from a prefix."""
     text_alone_orders: bool = False
@@ -119,7 +130,7 @@ class Objectives:
     def _weights(self, ramp: float) -> dict[str, float]:
         weights = {
             "reconstruction": self.reconstruction,
-            "contrastive": self.contrastive * ramp,
+            **{name: getattr(self, name) * ramp for name in TEXT_TERMS},
             "kl": self.kl,
             "perceptual": self.perceptual,
             "adversarial": self.adversarial,
@@ -170,6 +181,12 @@ class Stage1(nn.Module):
 
     def __init__(self, orderer: Orderer, objectives: Objectives) -> None:
         super().__init__()
+        for name in ("captioning", "matching"):
+            if getattr(objectives, name) and orderer.config.fusion_layers is None:
+                raise ValueError(
+                    f"{name} of weight {getattr(objectives, name)} needs a model with "
+                    f"fusion_layers, got null"
+                )
         self.orderer = orderer
         self.objectives = objectives
         if objectives.similarity == "siglip":
@@ -237,8 +254,8 @@ class Stage1(nn.Module):
             values |= looks
         if "kl" in wanted and config.bottleneck == "kl":
             values["kl"] = kl
-        if "contrastive" in wanted:
-            values["contrastive"] = self._contrast(tokens, _given(said))
+        if any(name in wanted for name in TEXT_TERMS):
+            values |= self._of_text(tokens, _given(said), wanted, generator)
         return Terms(values=values, tokens=tokens, apart=apart)
 
     def _look(
@@ -260,15 +277,72 @@ class Stage1(nn.Module):
             values["alignment"] = self.alignment(rebuilt.states, real, grid)
         return values, apart
 
-    def _contrast(self, tokens: Float[Tensor, "B K D"], said: Said) -> Float[Tensor, ""]:
+    def _of_text(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        said: Said,
+        wanted: Collection[str],
+        generator: torch.Generator | None,
+    ) -> dict[str, Float[Tensor, ""]]:
         lengths = prefix_lengths(tokens.shape[1])
-        first = 0 if self.objectives.aligned == "prefixes" else len(lengths) - 1
-        images = self.orderer.readout(tokens, lengths[first:]).float()  # [B, J, E]
-        texts = self.orderer.embed_texts(said.texts).float()[said.at[:, first:]]  # [B, J, E]
-        captions, scale = said.numbers[said.at[:, first:]], self.orderer.scale
+        if self.objectives.aligned == "full":
+            lengths, said = lengths[-1:], replace(said, at=said.at[:, -1:])
+        values = {}
+        if "contrastive" in wanted or "matching" in wanted:
+            images = self.orderer.readout(tokens, lengths).float()  # [B, J, E]
+            texts = self.orderer.embed_texts(said.texts).float()[said.at]  # [B, J, E]
+        if "contrastive" in wanted:
+            values["contrastive"] = self._contrast(images, texts, said)
+        if "captioning" in wanted or "matching" in wanted:
+            places = _draw_places(len(tokens), len(lengths), generator).to(tokens.device)
+            keep = keep_mask(torch.tensor(lengths, device=tokens.device)[places], tokens.shape[1])
+            text = said.texts[said.at.gather(1, places[:, None])[:, 0]]  # [B, L]
+        if "captioning" in wanted:
+            values["captioning"] = self._write(tokens, keep, text)
+        if "matching" in wanted:
+            wrong = hard_negatives(
+                images, texts, said.numbers[said.at], self.orderer.scale, places, generator
+            )
+            of_others = said.texts[said.at[wrong.texts, places]]  # [B, L]
+            values["matching"] = self._match(tokens, keep, text, of_others, wrong)
+        return values
+
+    def _contrast(
+        self, images: Float[Tensor, "B J E"], texts: Float[Tensor, "B J E"], said: Said
+    ) -> Float[Tensor, ""]:
+        captions, scale = said.numbers[said.at], self.orderer.scale
         if self.objectives.similarity == "infonce":
             return contrastive_loss(images, texts, captions, scale).mean()
         return sigmoid_loss(images, texts, captions, scale, self.score_bias).mean()
+
+    def _write(
+        self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"], text: Int[Tensor, "B L"]
+    ) -> Float[Tensor, ""]:
+        fusion, words = self.orderer.fusing, self.orderer.text.words(text[:, :-1])
+        return captioning_loss(fusion.write(tokens, keep, words), fusion.targets(text))
+
+    def _match(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        keep: Bool[Tensor, "B K"],
+        text: Int[Tensor, "B L"],
+        of_others: Int[Tensor, "B L"],
+        wrong: Negatives,
+    ) -> Float[Tensor, ""]:
+        """Right pairs, images with captions of others, captions with images of others, at once."""
+        logits = self.orderer.fusing.match(
+            torch.cat([tokens, tokens, tokens[wrong.images]]),
+            keep.repeat(3, 1),
+            *self.orderer.embed_words(torch.cat([text, of_others, text])),
+        )
+        right, wrong_texts, wrong_images = logits.chunk(3)
+        return matching_loss(right, wrong_texts, wrong_images, wrong.exist)
+
+
+def _draw_places(batch: int, prefixes: int, generator: torch.Generator | None) -> Int[Tensor, "B"]:
+    """Draw, for each image, which of the measured prefixes its caption is written from."""
+    device = generator.device if generator is not None else None
+    return torch.randint(prefixes, (batch,), generator=generator, device=device)
 
 
 def _teacher(weight: float, folder: Path | None) -> Teacher | None:

@@ -210,6 +210,14 @@ def captions_of_all(pairs: PairSource | ShardUrls) -> Iterator[tuple[str, ...]]:
         yield pairs.captions_of(index)
 
 
+def known_pieces(
+    captions: Iterable[Sequence[str]], processor: OrdererProcessor
+) -> list[int] | None:
+    """The word pieces of all captions; None where no caption is known beforehand."""
+    pieces = processor.pieces(captions)
+    return pieces if len(pieces) > 1 else None  # the end is always one of them
+
+
 def check_captions(captions: Iterable[Sequence[str]], processor: OrdererProcessor) -> None:
     """Read every caption now: one that is too long must not end a training after an hour.
 

@@ -24,6 +24,7 @@ from ar import ARModel
 from data import Pairs, is_drawn
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
+from recipes.caption_quality import written_from_prefixes
 from recipes.classifying import classification
 from recipes.conditions import condition_on
 from recipes.engine import pictures
@@ -36,6 +37,7 @@ from recipes.experiment import Experiment
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.judging import Judge, make_judge
 from recipes.probing import factors_read, fresh_reader
+from recipes.reranking import rerank_at_prefixes
 
 BATCH = 250
 SHOWN = 8
@@ -112,6 +114,8 @@ def understanding(
         found["classification"] = classification(
             pairs.captions, templates, at, orderer.text, processor, tokens.device
         )
+    if "captioning" in tasks:
+        found["captioning"] = written_from_prefixes(experiment, pairs, tokens, orderer, processor)
     if "probe" in tasks:
         found["probe"] = probe(experiment, pairs, orderer, processor, tokens)
     if "factors" in tasks:
@@ -130,6 +134,8 @@ def retrieval(
 ) -> dict[str, Any]:
     """Both directions at every prefix; by shorter captions, text to image from all tokens."""
     found = find_at_prefixes(experiment, pairs, tokens, orderer.readout, orderer.text, processor)
+    if experiment.evaluation.rerank:
+        found["reranked"] = rerank_at_prefixes(experiment, pairs, tokens, orderer, processor)
     if experiment.evaluation.captions == "last":
         whole = orderer.embed_tokens(tokens)[:, -1].cpu()  # [N, E]
         found["shorter_captions"] = {}
@@ -228,7 +234,7 @@ def protocol(
         "generated": min(experiment.evaluation.generated, len(unseen)),
         "dtype": "models in float32, scores in float64, images in uint8",
         "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
-        "rerank": 0,
+        "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],

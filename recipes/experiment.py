@@ -138,7 +138,9 @@ class SamplingSettings:
         at_least(0, guidance_scale=self.guidance_scale)
 
 
-Task = Literal["retrieval", "classification", "reconstruction", "generation", "probe", "factors"]
+Task = Literal[
+    "retrieval", "classification", "reconstruction", "generation", "probe", "factors", "captioning"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,8 @@ class Evaluation:
     """`classification` is for labelled sets: an image's only caption is the name of its class."""
     captions: Literal["all", "last"] = "last"
     """Queries: every caption of an image, or the last (for sets whose captions grow in detail)."""
+    rerank: int = 0
+    """The best of each query that the matching logit ranks again, reported apart; 0 is off."""
     generated: int = 500
     """Images to generate, from the first captions of the unseen (or test) split."""
     judge: Literal["scenes", "classes", "retrieval"] = "scenes"
@@ -164,6 +168,7 @@ class Evaluation:
     """Scenes that its linear probes are fitted on, and a third as many that they are tested on."""
 
     def __post_init__(self) -> None:
+        at_least(0, rerank=self.rerank)
         at_least(1, generated=self.generated)
         at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
         at_least(1, probe_steps=self.probe_steps, probe_scenes=self.probe_scenes)
@@ -211,9 +216,20 @@ class Experiment:
                 f"labels, got both, {self.data.templates[0]!r} the first template"
             )
 
-    def orderer_config(self) -> OrdererConfig:
-        """Check and complete the settings of the orderer."""
-        return OrdererConfig(**self.orderer)
+    def orderer_config(self, caption_pieces: list[int] | None = None) -> OrdererConfig:
+        """Check the settings of the orderer, completed by what the captions decide.
+
+        Args:
+            caption_pieces: those of the training captions, where the orderer writes any.
+
+        Raises:
+            ValueError: for a setting that is wrong, or not ours to make.
+        """
+        if "caption_pieces" in self.orderer:
+            raise ValueError("orderer.caption_pieces follows from the captions and cannot be set")
+        if caption_pieces is None:
+            return OrdererConfig(**self.orderer)
+        return OrdererConfig(**self.orderer, caption_pieces=caption_pieces)
 
     def ar_config(
         self, orderer: OrdererConfig, orderer_hash: str, captions: Iterable[Sequence[str]]

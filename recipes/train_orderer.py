@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from orderer import Orderer, OrdererProcessor, Stage1
 from orderer.qformer import load_qformer
 from recipes.captioning import say
-from recipes.data_settings import captions_of_all, check_captions, tell_skipped
+from recipes.data_settings import captions_of_all, check_captions, known_pieces, tell_skipped
 from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
@@ -64,10 +64,14 @@ def main(experiment: Experiment) -> None:
     """Train, checkpoint, save."""
     settings = experiment.train_orderer
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    model = Orderer(experiment.orderer_config())
-    processor = OrdererProcessor(model.config.image_size, model.config.context_length)
-    pairs = experiment.data.open_train_or_urls(model.config.image_size)
+    config = experiment.orderer_config()
+    processor = OrdererProcessor(config.image_size, config.context_length)
+    pairs = experiment.data.open_train_or_urls(config.image_size)
     check_captions(experiment.data.phrased(captions_of_all(pairs)), processor)
+    if config.fusion_layers is not None:
+        phrased = experiment.data.phrased(captions_of_all(pairs))
+        config = experiment.orderer_config(known_pieces(phrased, processor))
+    model = Orderer(config)
 
     device = prepare_device()
     check_divides(settings.batch_size, settings.accumulate)

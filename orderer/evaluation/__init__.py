@@ -7,6 +7,7 @@ from .order import gain_maps, rank_correlation, raster_leak
 from .probe import FreshReader
 from .reconstruction import mean_psnr, psnr
 from .redundancy import explained_by_before, explained_by_each
+from .rerank import reranked_metrics
 from .retrieval import retrieval_metrics
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "raster_leak",
     "readable",
     "readable_from",
+    "reranked_metrics",
     "retrieval_metrics",
 ]

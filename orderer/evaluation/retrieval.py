@@ -44,14 +44,14 @@ def retrieval_metrics(
         ValueError: for half-precision or non-finite embeddings, which blur ties, a caption of no
             image, an image without caption, or a k below 1.
     """
-    _check(image_embeddings, text_embeddings, image_of_text, ks)
+    check_pairs(image_embeddings, text_embeddings, image_of_text, ks)
     images, texts = image_embeddings.double(), text_embeddings.double()
     image = torch.arange(len(images), device=images.device)
     to_text = standings(images, texts, image, image_of_text, chunk)
     to_image = standings(texts, images, image_of_text, image, chunk)
     return {
-        "image_to_text": _summary(to_text, ks),
-        "text_to_image": _summary(to_image, ks),
+        "image_to_text": summarise(to_text, ks),
+        "text_to_image": summarise(to_image, ks),
         "ties": {"image_to_text": ties(to_text), "text_to_image": ties(to_image)},
     }
 
@@ -66,22 +66,24 @@ def standings(
     """Count, for each query, the items above its best own item, level with it, own and level."""
     rounding = ROUNDING * queries.norm(dim=1).max() * gallery.norm(dim=1).max()
     counts = [
-        _count(some @ gallery.T, image[:, None] == image_of_item, rounding)
+        count_above(some @ gallery.T, image[:, None] == image_of_item, rounding)
         for some, image in zip(queries.split(chunk), image_of_query.split(chunk), strict=True)
     ]
     return torch.cat(counts).double()
 
 
-def _count(
+def count_above(
     scores: Float64[Tensor, "c G"], own: Bool[Tensor, "c G"], rounding: Float64[Tensor, ""]
 ) -> Int[Tensor, "c 3"]:
+    """Count the items above the best own item, level with it, own and level."""
     best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
     level = (scores - best).abs() <= rounding
     above = scores > best + rounding
     return torch.stack([above.sum(1), level.sum(1), (level & own).sum(1)], dim=1)
 
 
-def _summary(standings: Float64[Tensor, "Q 3"], ks: Sequence[int]) -> dict[str, float]:
+def summarise(standings: Float64[Tensor, "Q 3"], ks: Sequence[int]) -> dict[str, float]:
+    """The recalls and the median rank that standings come to."""
     hits = expected_hits(standings, max(ks)).mean(dim=0)
     recalls = {f"r{k}": hits[k - 1].item() for k in ks}
     return recalls | {"median_rank": _expected_rank(standings).quantile(0.5).item()}
@@ -121,7 +123,8 @@ def check_embeddings(**named: Tensor) -> None:
             raise ValueError(f"{name} embeddings must be finite, got NaN or infinity")
 
 
-def _check(images: Tensor, texts: Tensor, image_of_text: Tensor, ks: Sequence[int]) -> None:
+def check_pairs(images: Tensor, texts: Tensor, image_of_text: Tensor, ks: Sequence[int]) -> None:
+    """Refuse what `retrieval_metrics` refuses."""
     check_embeddings(image=images, text=texts)
     if not ks or min(ks) < 1:
         raise ValueError(f"ks must be places from 1 on, got {list(ks)}")

@@ -3,7 +3,9 @@
 from .adversarial import Discriminator
 from .alignment import Alignment
 from .balance import Balance
+from .captioning import captioning_loss, piece_log_likelihoods
 from .contrastive import contrastive_loss, gather, sigmoid_loss
+from .matching import Negatives, hard_negatives, matching_loss
 from .perceptual import perceptual_distance
 from .teacher import Teacher
 
@@ -11,9 +13,14 @@ __all__ = [
     "Alignment",
     "Balance",
     "Discriminator",
+    "Negatives",
     "Teacher",
+    "captioning_loss",
     "contrastive_loss",
     "gather",
+    "hard_negatives",
+    "matching_loss",
     "perceptual_distance",
+    "piece_log_likelihoods",
     "sigmoid_loss",
 ]

@@ -1,0 +1,84 @@
+"""How good the captions are that an orderer writes from a prefix."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data import Pairs
+from orderer import Orderer, OrdererProcessor, prefix_lengths
+from recipes.experiment import Experiment
+from recipes.finding import queries
+
+BATCH = 250
+SHOWN = 8
+"""Captions that are kept to be read."""
+
+
+@torch.no_grad()
+def written_from_prefixes(
+    experiment: Experiment,
+    pairs: Pairs,
+    tokens: Tensor,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+) -> dict[str, Any]:
+    """At every prefix: the likelihood of what is said, and how near the likeliest caption comes.
+
+    `log_likelihood` is in nats for each word piece that the orderer can write. `exact` is the share
+    of the images whose caption is one of their own, to the letter: for sets whose captions are a
+    grammar, as those of scenes. `overlap` is the F1 of the words, in any order, with the best of
+    an image's captions.
+
+    Raises:
+        ValueError: for an orderer without fusion.
+    """
+    captions = queries(experiment, pairs)
+    true = [processor.words(processor.text(of_one)) for of_one in captions]
+    found: dict[str, Any] = {"log_likelihood": {}, "exact": {}, "overlap": {}, "written": {}}
+    for k in prefix_lengths(tokens.shape[1]):
+        cut = tokens[:, :k]
+        written = [
+            caption
+            for some in cut.split(BATCH)
+            for caption in processor.words(orderer.caption_tokens(some))
+        ]
+        both = list(zip(written, true, strict=True))
+        found["log_likelihood"][str(k)] = _likelihood(cut, captions, orderer, processor)
+        found["exact"][str(k)] = _mean([float(one in own) for one, own in both])
+        found["overlap"][str(k)] = _mean([max(overlap(one, of) for of in own) for one, own in both])
+        found["written"][str(k)] = written[:SHOWN]
+    found["true"] = [of_one[0] for of_one in true[:SHOWN]]
+    return found
+
+
+def overlap(written: str, true: str) -> float:
+    """F1 of the words of two captions, each counted as often as it stands there."""
+    one, other = Counter(written.split()), Counter(true.split())
+    return 2 * (one & other).total() / max(1, one.total() + other.total())
+
+
+def _likelihood(
+    tokens: Tensor,
+    captions: Sequence[Sequence[str]],
+    orderer: Orderer,
+    processor: OrdererProcessor,
+) -> float:
+    """The mean over all word pieces of all captions, but for those that cannot be written."""
+    owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
+    text = processor.text([caption for of_one in captions for caption in of_one])
+    text = text.to(tokens.device)
+    total = torch.cat(
+        [
+            orderer.caption_likelihood(tokens[some], said)
+            for some, said in zip(owner.split(BATCH), text.split(BATCH), strict=True)
+        ]
+    )
+    written = orderer.fusing.targets(text) >= 0
+    return float(total.double().sum() / written.sum())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
