@@ -23,8 +23,8 @@ class StockOrderer(nn.Module):
     def __init__(self, orderer: Orderer) -> None:
         super().__init__()
         self.heads, self.patch = orderer.config.heads, orderer.config.patch_size
-        self.encoder = copy.deepcopy(orderer.encoder)
-        self.decoder = copy.deepcopy(orderer.decoder)
+        self.encoder: Any = copy.deepcopy(orderer.encoder)
+        self.decoder: Any = copy.deepcopy(orderer.decoder)
         places = orderer.config.patches + orderer.config.tokens
         mask = torch.ones(places, places, dtype=torch.bool).tril()
         mask[: orderer.config.patches, : orderer.config.patches] = True
