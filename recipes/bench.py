@@ -41,7 +41,7 @@ class Config:
     split: str = "train"
     runs: int = 5
     json: Path | None = None
-    """File for the figures."""
+    """File for the figures, written after every case."""
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -58,8 +58,8 @@ def main(config: Config) -> None:
     for case in measured:
         print(case, flush=True)
         cases[case.name] = {**case.as_json(), **about}
-    if config.json is not None:
-        write_json(config.json, cases)
+        if config.json is not None:  # after every case: the next one may take minutes
+            write_json(config.json, cases)
 
 
 def with_what(arguments: Sequence[str]) -> list[str]:
