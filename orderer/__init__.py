@@ -7,6 +7,7 @@ declare_missing_operators()  # before transformers and open_clip, which import t
 from .config import OrdererConfig  # noqa: E402
 from .model import Orderer  # noqa: E402
 from .objectives import contrastive_loss  # noqa: E402
+from .packed import pack  # noqa: E402
 from .prefix import prefix_lengths  # noqa: E402
 from .processor import OrdererProcessor, Said  # noqa: E402
 from .stage1 import Objectives, Stage1, Terms  # noqa: E402
@@ -20,5 +21,6 @@ __all__ = [
     "Stage1",
     "Terms",
     "contrastive_loss",
+    "pack",
     "prefix_lengths",
 ]

@@ -78,9 +78,10 @@ class Decoder(Placed):
         x = torch.cat([masks, x], dim=1)  # [B, N + K, W]
         states = x
         for layer, block in enumerate(self.blocks, start=1):
-            x = block(x)
+            is_last = layer == len(self.blocks)  # nobody reads its tokens
+            x = block(x, wanted=slice(number if is_last else None))  # [B, N + K, W], then [B, N, W]
             states = x if layer == (len(self.blocks) + 1) // 2 else states
-        return self.to_patch(self.norm(x[:, :number])), states[:, :number]
+        return self.to_patch(self.norm(x)), states[:, :number]
 
     def rebuild(
         self,

@@ -61,8 +61,9 @@ class JointEncoder(nn.Module):
         if self.causal:
             queries = queries[:, :prefix]  # [B, k, W]
         number = x.shape[1]
-        mask = query_mask(number, queries.shape[1], self.causal, x.device)  # [N + k, N + k]
+        mask = query_mask(number, queries.shape[1], self.causal, x.device)[number:]  # [k, N + k]
         x = torch.cat([x, queries], dim=1)  # [B, N + k, W]
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.to_token(self.norm(x[:, number : number + prefix]))  # [B, k, O]
+        for block in self.blocks[:-1]:
+            x = block(x, mask, apart=number)
+        x = self.blocks[-1](x, mask, wanted=slice(number, None))  # nobody reads its patches
+        return self.to_token(self.norm(x[:, :prefix]))  # [B, k, O]

@@ -1,7 +1,7 @@
 """A measured case: both sides in turns, medians, and their ratio."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from statistics import median
 
 Measure = Callable[[], float]
@@ -18,6 +18,8 @@ class Case:
     reference: tuple[float, ...]
     is_rate: bool
     """True where more is better; the ratio says how much better ours is."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """How far each side's outcome lies from the exact one."""
 
     @property
     def ratio(self) -> float:
@@ -32,21 +34,30 @@ class Case:
             "ratio": self.ratio,
             "runs": len(self.ours),
             "unit": self.unit,
+            **self.errors,
         }
 
     def __str__(self) -> str:
         figures = self.as_json()
+        errors = "".join(f", {name} {error:.1e}" for name, error in self.errors.items())
         return (
             f"{self.name}: ours {figures['ours']:,.4g}, reference {figures['reference']:,.4g} "
-            f"{self.unit}, ratio {self.ratio:.2f}, {figures['runs']} runs"
+            f"{self.unit}, ratio {self.ratio:.2f}, {figures['runs']} runs{errors}"
         )
 
 
 def in_turns(
-    name: str, unit: str, ours: Measure, reference: Measure, runs: int, *, is_rate: bool = True
+    name: str,
+    unit: str,
+    ours: Measure,
+    reference: Measure,
+    runs: int,
+    *,
+    is_rate: bool = True,
+    errors: Mapping[str, float] | None = None,
 ) -> Case:
     """Measure both sides in turns, after one turn that is not counted."""
     ours(), reference()
     figures = [(ours(), reference()) for _ in range(runs)]
     a, b = zip(*figures, strict=True)
-    return Case(name=name, unit=unit, ours=a, reference=b, is_rate=is_rate)
+    return Case(name=name, unit=unit, ours=a, reference=b, is_rate=is_rate, errors=errors or {})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from .fast_matmul import is_fast_matmul
 from .files import JSON, replace_file
 
 PACKAGES = (
@@ -42,6 +43,7 @@ def provenance() -> dict[str, JSON]:
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "fp32_matmul": "onednn" if is_fast_matmul() else "torch",
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from transformers.utils.logging import disable_progress_bar
 
 from .checkpoint import find_start, save_checkpoint
+from .fast_matmul import use_fast_matmul
 from .files import JSON
 from .optim import (
     Schedule,
@@ -28,8 +29,9 @@ from .sharding import placed_like, whole
 
 
 def prepare_device() -> torch.device:
-    """Join the other processes, if any, and say where this one computes."""
+    """Join the other processes, if any, choose how to multiply, and say where this one computes."""
     disable_progress_bar()  # transformers' own, of loading and saving: ours is the training's
+    use_fast_matmul()
     return PartialState(cpu=not torch.cuda.is_available()).device
 
 
