@@ -6,11 +6,11 @@ declare_missing_operators()  # before transformers and open_clip, which import t
 
 from .config import OrdererConfig  # noqa: E402
 from .model import Orderer  # noqa: E402
-from .objectives import contrastive_loss  # noqa: E402
+from .objectives import Objectives, Terms, contrastive_loss  # noqa: E402
 from .packed import pack  # noqa: E402
 from .prefix import prefix_lengths  # noqa: E402
 from .processor import OrdererProcessor, Said  # noqa: E402
-from .stage1 import Objectives, Stage1, Terms  # noqa: E402
+from .stage1 import Stage1  # noqa: E402
 
 __all__ = [
     "Objectives",
