@@ -76,6 +76,7 @@ class Orderer(CheckedModel):
             self.fusion = Fusion(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         self.post_init()
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *args: Any, **kwargs: Any) -> "Orderer":

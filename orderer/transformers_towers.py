@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
 )
 
 from .pretrained import no_warnings_of_weights, read_settings
@@ -35,6 +37,8 @@ FOREIGN = {
     "backbone",
 }
 """Settings that name code or weights which are somewhere else."""
+NOT_AUTOMATIC = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
+"""Kinds that AutoModel does not know."""
 LEFT_OUT = {"dtype", "torch_dtype", "transformers_version", "architectures", "id2label", "label2id"}
 FILES = ("model.safetensors", "model.safetensors.index.json")
 PIXELS = ("preprocessor_config.json", "processor_config.json")
@@ -98,7 +102,18 @@ def build(settings: Mapping[str, Any], side: Side) -> PreTrainedModel:
     config = AutoConfig.for_model(**settings["config"])
     if hasattr(config, "use_cache"):
         config.use_cache = False
-    network = _maker(config, side).from_config(config, trust_remote_code=False)
+    maker = _maker(config, side)
+    try:
+        network = (
+            maker._from_config(config)
+            if isinstance(maker, type) and issubclass(maker, PreTrainedModel)
+            else maker.from_config(config, trust_remote_code=False)
+        )
+    except ValueError as error:
+        if type(config) in MODEL_MAPPING:
+            raise
+        kind = config.model_type
+        raise ValueError(f"transformers has no {side} tower of the kind {kind!r}") from error
     reads = {"image": "pixel_values", "text": "input_ids"}[side]
     if network.main_input_name != reads:
         raise ValueError(
@@ -110,6 +125,9 @@ def build(settings: Mapping[str, Any], side: Side) -> PreTrainedModel:
 
 
 def _maker(config: Any, side: Side) -> Any:
+    """What makes and loads models of this kind."""
+    if config.model_type in NOT_AUTOMATIC:
+        return getattr(transformers, NOT_AUTOMATIC[config.model_type])
     is_encoder = side == "text" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
     return AutoModelForTextEncoding if is_encoder else AutoModel
 
