@@ -11,12 +11,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from .config import PIECES
 from .weights import fill, read_weights
 
 Side = Literal["image", "text"]
-PIECES = 49408
-"""Word pieces of open_clip's own tokenizer."""
-
 READ_TEXT = {
     "hf_model_name": None,
     "hf_tokenizer_name": None,

@@ -1,12 +1,13 @@
 """The tokenizer of a text encoder that comes from elsewhere: one file of rules, and no code."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.processors import Sequence as Several
 from tokenizers.processors import TemplateProcessing
+
+from .saved import read_settings
 
 FILE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -55,11 +56,7 @@ class LocalTokenizer:
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """What a folder says of its tokenizer beside the rules; may be nothing."""
-    path = folder / SETTINGS
-    settings = json.loads(path.read_text()) if path.is_file() else {}
-    if settings.get("auto_map"):
-        raise ValueError(f"{path} asks for auto_map, which is never followed")
-    return settings
+    return read_settings(folder, SETTINGS) if (folder / SETTINGS).is_file() else {}
 
 
 def _append_end(rules: Tokenizer, settings: dict[str, Any], folder: Path) -> None:

@@ -21,7 +21,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
-from .pretrained import no_warnings_of_weights, read_settings
+from .pretrained import no_warnings_of_weights
+from .saved import read_settings
 from .weights import check_names, check_safe, check_shape
 
 Side = Literal["image", "text"]

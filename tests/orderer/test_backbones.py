@@ -311,7 +311,7 @@ def test_a_folder_or_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"auto_map": {"AutoModel": "code.Net"}}, "asks for auto_map, which is never followed"),
+        ({"auto_map": {"AutoModel": "code.Net"}}, r"asks for code of its own \(auto_map\)"),
         ({"attn_implementation": "somebody/kernel"}, "asks for attn_implementation"),
         ({"model_type": "unheard"}, "transformers knows no model of the kind 'unheard'"),
         ({"model_type": "bert"}, "a bert model is no image tower, it reads input_ids"),
