@@ -105,11 +105,10 @@ def build(settings: Mapping[str, Any], side: Side) -> PreTrainedModel:
         config.use_cache = False
     maker = _maker(config, side)
     try:
-        network = (
-            maker._from_config(config)
-            if isinstance(maker, type) and issubclass(maker, PreTrainedModel)
-            else maker.from_config(config, trust_remote_code=False)
-        )
+        if config.model_type in NOT_AUTOMATIC:
+            network = maker._from_config(config)
+        else:
+            network = maker.from_config(config, trust_remote_code=False)
     except ValueError as error:
         if type(config) in MODEL_MAPPING:
             raise
