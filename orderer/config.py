@@ -24,6 +24,15 @@ class OrdererConfig(CheckedConfig):
 
     image_size: int = 36
     patch_size: int = 12
+    features: Literal["patches", "open_clip", "transformers"] = "patches"
+    """What the encoder attends to: the image's own patches, or a tower's, see `complete_settings`
+    for how a tower is named."""
+    features_architecture: dict[str, Any] | None = None
+    """Of the tower: all that builds it."""
+    features_weights: dict[str, Any] | None = None
+    """Where its weights were taken `from`, and their `sha256`; null for random ones."""
+    features_trained: bool = False
+    """Whether the tower learns too; else it stays as it is."""
     encoder: Literal["joint", "cross"] = "joint"
     """Queries beside the patches (TiTok), or attending to them (Q-Former)."""
     cross_every: int = 2
@@ -63,7 +72,19 @@ class OrdererConfig(CheckedConfig):
     encoder_layers: int = 2
     decoder_layers: int = 2
     readout_layers: int = 2
+    text: Literal["own", "open_clip", "transformers"] = "own"
+    """The text tower: one of our own sizes, or another library's, named as that of `features`."""
+    text_architecture: dict[str, Any] | None = None
+    text_weights: dict[str, Any] | None = None
+    text_trained: bool = True
+    """Whether a text tower of another library learns too."""
+    text_pooling: Literal["pooled", "last", "mean"] = "last"
+    """Which state of transformers' tower a text is: the model's own choice, the one at the end of
+    the text, or the mean."""
+    text_end: int | None = None
+    """The piece with which a text for transformers' tower ends."""
     text_width: int = 96
+    """Of the tower's words and of the readout."""
     text_heads: int = 4
     text_layers: int = 2
     context_length: int = 40
@@ -89,7 +110,23 @@ class OrdererConfig(CheckedConfig):
                 raise ValueError(f"{heads} heads do not divide a width of {width}")
         if self.token_dim < 2:
             raise ValueError(f"token_dim must be at least 2 to normalise, got {self.token_dim}")
-        if self.vocabulary < PIECES:
+        for part in ("features", "text"):
+            is_ours = getattr(self, part) in ("patches", "own")
+            if is_ours != (getattr(self, f"{part}_architecture") is None):
+                raise ValueError(
+                    f"{part}_architecture belongs to towers of other libraries, all of them and no "
+                    f"others, got {part} {getattr(self, part)!r}"
+                )
+        if self.text == "own" and not self.text_trained:
+            raise ValueError("text_trained must be true where the text tower is our own, got false")
+        if self.text == "transformers" and self.fusion_layers is not None:
+            raise ValueError(
+                "captions are written and matched in open_clip's word pieces, a text tower of "
+                f"transformers needs fusion_layers null, got {self.fusion_layers}"
+            )
+        if (self.text == "transformers") != (self.text_end is not None):
+            raise ValueError(f"text_end belongs to transformers' towers, got {self.text_end}")
+        if self.text != "transformers" and self.vocabulary < PIECES:
             raise ValueError(
                 f"vocabulary must be at least {PIECES}, open_clip's, got {self.vocabulary}"
             )

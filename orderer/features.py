@@ -43,4 +43,9 @@ class RawPatches(nn.Module):
 
 def make_features(config: OrdererConfig) -> Features:
     """Make the features that a config names."""
-    return RawPatches(config.patch_size)
+    if config.features == "patches":
+        return RawPatches(config.patch_size)
+    from .backbones import OpenClipFeatures, TransformersFeatures  # slow to import
+
+    kind = OpenClipFeatures if config.features == "open_clip" else TransformersFeatures
+    return kind(config.features_architecture or {}, config.features_trained)

@@ -22,6 +22,16 @@ ADDED_IN_2: dict[str, Any] = {
     "readout": "causal",
     "fusion_layers": None,
     "caption_pieces": None,
+    "features": "patches",
+    "features_architecture": None,
+    "features_weights": None,
+    "features_trained": False,
+    "text": "own",
+    "text_architecture": None,
+    "text_weights": None,
+    "text_trained": True,
+    "text_pooling": "last",
+    "text_end": None,
 }
 """Settings that version 1 did not have, and what its orderers were."""
 

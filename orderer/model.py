@@ -6,12 +6,15 @@ C colours   O what the encoder gives for a token
 """
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from .borrowed import Borrowed
 from .bottleneck import Bottled, Bottleneck
 from .config import OrdererConfig
 from .cross_encoder import CrossEncoder
@@ -28,7 +31,7 @@ from .patches import patchify, unpatchify
 from .positions import Grid
 from .pretrained import CheckedModel
 from .readout import Readout
-from .text import TextTower
+from .text import make_text
 from .writing import starts, write
 
 ENCODING_SETTINGS = ("image_size", "patch_size", "tokens", "token_dim", "width", "heads")
@@ -68,11 +71,21 @@ class Orderer(CheckedModel):
         if grid == config.grid:
             self.decoder.mixing.start_as_mirror_of(self.encoder.mixing)
         self.readout = Readout(config, pooled=config.readout == "pooled")
-        self.text = TextTower(config)
+        self.text = make_text(config)
         if config.fusion_layers is not None:
             self.fusion = Fusion(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         self.post_init()
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *args: Any, **kwargs: Any) -> "Orderer":
+        """Load an orderer, see `CheckedModel.from_pretrained`; its frozen towers are frozen."""
+        orderer = super().from_pretrained(name, *args, **kwargs)
+        for part in orderer.modules():
+            if isinstance(part, Borrowed):
+                part.borrow(part.trained)  # transformers makes all parameters anew
+        return orderer
 
     def _init_weights(self, module: nn.Module) -> None:
         """Keep the start that each part gives itself."""
@@ -165,8 +178,7 @@ class Orderer(CheckedModel):
         self, text: Int[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B L T"], Bool[Tensor, "B L"]]:
         """The text tower's embedding of every word piece, and a mask that is False for padding."""
-        places = torch.arange(text.shape[1], device=text.device)
-        return self.text.words(text), places <= text.argmax(dim=-1, keepdim=True)
+        return self.text.words(text), self.text.kept(text)
 
     def caption(
         self,
@@ -249,7 +261,11 @@ class Orderer(CheckedModel):
         for name, first in LATER_ENCODING_SETTINGS.items():
             if getattr(self.config, name) != first:
                 settings[name] = getattr(self.config, name)
-        return digest(settings, self.encoder.state_dict())
+        tensors = self.encoder.state_dict()
+        if self.config.features != "patches":
+            settings["features"] = [self.config.features, self.config.features_architecture]
+            tensors |= self.features.state_dict(prefix="features.")  # type: ignore[attr-defined]
+        return digest(settings, tensors)
 
     def embedding_hash(self) -> str:
         """Name what turns tokens and texts into embeddings: the readout and the text tower.
@@ -257,6 +273,9 @@ class Orderer(CheckedModel):
         Indices carry it beside `encoding_hash`.
         """
         settings = {name: getattr(self.config, name) for name in EMBEDDING_SETTINGS}
+        if self.config.text != "own":
+            settings["text"] = [self.config.text, self.config.text_architecture]
+            settings["text"] += [self.config.text_pooling, self.config.text_end]
         tensors = {
             f"{part}.{name}": tensor
             for part in ("readout", "text")

@@ -42,6 +42,7 @@ NAMES = {
     list[str]: "a list of texts",
     dict: "named values",
     list[int]: "a list of whole numbers",
+    dict[str, Any]: "named values",
     NoneType: "null",
 }
 
@@ -105,6 +106,8 @@ def _fits(value: object, kind: Any) -> bool:
         return value in get_args(kind)
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_fits(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(name, str) for name in value)
     if get_origin(kind) is UnionType:
         return any(_fits(value, each) for each in get_args(kind))
     return type(value) in ((int, float) if kind is float else (kind,))  # True is no number here
@@ -157,7 +160,7 @@ class CheckedModel(PreTrainedModel):
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below
         kwargs |= {"use_safetensors": True, "local_files_only": True}
         try:
-            with _no_warnings_of_weights():
+            with no_warnings_of_weights():
                 model, report = super().from_pretrained(saved.folder, *args, **kwargs)
         except (OSError, SafetensorError) as error:
             if has_unsafe_start(saved.folder / WEIGHTS[0]):
@@ -172,7 +175,7 @@ class CheckedModel(PreTrainedModel):
 
 
 @contextmanager
-def _no_warnings_of_weights() -> Iterator[None]:
+def no_warnings_of_weights() -> Iterator[None]:
     """Keep transformers from printing a table of what the sentence of a refusal says."""
     logger = logging.getLogger("transformers.modeling_utils")
     before, logger.disabled = logger.disabled, True  # a level set on it makes it say yet more

@@ -1,7 +1,7 @@
 """What stands between files and the orderer: images to uint8 pixels, captions to word pieces.
 
 The tokenizer is open_clip's byte-pair encoding, which comes with the package, so that nothing is
-downloaded.
+downloaded; or the one of the orderer's text encoder, saved beside the settings.
 """
 
 import hashlib
@@ -22,6 +22,8 @@ from transformers.utils import PushToHubMixin
 from .config import END_PIECE, START_PIECE
 from .formats import Migration, up_to_date
 from .saved import find_saved, read_settings
+from .tokenizer import FILE as RULES
+from .tokenizer import LocalTokenizer
 
 FILE = "preprocessor_config.json"
 SETTINGS = ("image_size", "context_length")
@@ -50,9 +52,12 @@ class Said:
 class OrdererProcessor(PushToHubMixin):
     """Saved beside an orderer, and all that its inputs need."""
 
-    def __init__(self, image_size: int, context_length: int) -> None:
+    def __init__(
+        self, image_size: int, context_length: int, tokenizer: LocalTokenizer | None = None
+    ) -> None:
         self.image_size = image_size
         self.context_length = context_length
+        self.local = tokenizer
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -87,21 +92,32 @@ class OrdererProcessor(PushToHubMixin):
         _check_list(captions, "captions", str)
         pieces = [self._pieces(caption) for caption in captions]
         for place, of_one in enumerate(pieces):
-            if len(of_one) == 2:  # the start and the end
+            if len(of_one) == self._added:
                 raise ValueError(f"caption {place} (from 0) has no word, got {captions[place]!r}")
         longest = max(map(len, pieces))
         return torch.tensor([[*p, *[0] * (longest - len(p))] for p in pieces])
 
     @lru_cache(maxsize=1 << 18)  # noqa: B019  (a processor lives as long as its program)
     def _pieces(self, caption: str) -> tuple[int, ...]:
-        tokenizer = self._tokenizer
-        pieces = tokenizer.encode(caption)
-        if len(pieces) + 2 > self.context_length:
+        pieces = self._whole(caption)
+        if len(pieces) > self.context_length:
             raise ValueError(
-                f"the caption {caption[:80]!r} has {len(pieces)} word pieces, "
-                f"this orderer reads at most {self.context_length - 2}"
+                f"the caption {caption[:80]!r} has {len(pieces) - self._added} word pieces, "
+                f"this orderer reads at most {self.context_length - self._added}"
             )
-        return (tokenizer.sot_token_id, *pieces, tokenizer.eot_token_id)
+        return pieces
+
+    def _whole(self, caption: str) -> tuple[int, ...]:
+        """The pieces of a caption of any length, its start and its end."""
+        if self.local:
+            return tuple(self.local.encode(caption))
+        tokenizer = self._tokenizer
+        return (tokenizer.sot_token_id, *tokenizer.encode(caption), tokenizer.eot_token_id)
+
+    @property
+    def _added(self) -> int:
+        """Pieces of every text that are no part of its words."""
+        return self.local.added if self.local else 2
 
     def words(self, text: Int[Tensor, "B L"]) -> list[str]:
         """Read captions in word pieces, up to their end, as the tokenizer spells them."""
@@ -117,7 +133,7 @@ class OrdererProcessor(PushToHubMixin):
 
     def fits(self, caption: str) -> bool:
         """Say whether a caption has a word, and is no longer than the context."""
-        return 0 < len(self._tokenizer.encode(caption)) <= self.context_length - 2
+        return self._added < len(self._whole(caption)) <= self.context_length
 
     def identities(self, captions: Sequence[str]) -> Int[Tensor, "B"]:
         """A number per caption, the same for equal captions in every process."""
@@ -149,6 +165,8 @@ class OrdererProcessor(PushToHubMixin):
         Path(folder).mkdir(parents=True, exist_ok=True)
         settings = {name: getattr(self, name) for name in SETTINGS} | {"format_version": VERSION}
         Path(folder, FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        if self.local:
+            self.local.save(Path(folder))
 
     @classmethod
     def from_pretrained(
@@ -174,7 +192,10 @@ class OrdererProcessor(PushToHubMixin):
         for setting, value in settings.items():
             if type(value) is not int or value < 1:
                 raise ValueError(f"{setting} must be a whole number of at least 1, got {value!r}")
-        return cls(**settings)
+        return cls(
+            **settings,
+            tokenizer=LocalTokenizer.read(folder) if (folder / RULES).is_file() else None,
+        )
 
 
 def _check_list(values: Any, what: str, kind: type) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import yaml
 
-from orderer import OrdererProcessor
+from orderer import start_processor
 from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.launch import launch
@@ -69,7 +69,7 @@ def main(experiment: Experiment) -> None:
 def check(experiment: Experiment) -> None:
     """Refuse now what a later stage would refuse after minutes of training."""
     config = experiment.orderer_config()
-    processor = OrdererProcessor(config.image_size, config.context_length)
+    processor = start_processor(config)
     test = experiment.data.open_test(config.image_size)
     unseen = experiment.data.open_unseen(config.image_size)
     check_captions((*test.captions, *unseen.captions), processor)

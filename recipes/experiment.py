@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from ar import ARConfig
-from orderer import Objectives, OrdererConfig
+from orderer import Borrowed, Objectives, OrdererConfig, complete_settings
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers
@@ -28,10 +28,12 @@ BLOCKS = ("blocks.", "layers.", ".layer.")
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """Muon on the block matrices, AdamW on the rest."""
+    """Muon on the block matrices, AdamW on the rest and on tuned towers of other libraries."""
 
     muon_lr: float = 4e-3
     adamw_lr: float = 3e-3
+    tower_lr: float = 1e-5
+    """Of the towers: what they know already is easily lost."""
     weight_decay: float = 0.02
     warmup_steps: int = 50
     clip: float = 1.0
@@ -39,19 +41,28 @@ class OptimSettings:
 
     def __post_init__(self) -> None:
         at_least(0, muon_lr=self.muon_lr, adamw_lr=self.adamw_lr, clip=self.clip)
+        at_least(0, tower_lr=self.tower_lr)
         at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
 
     def learner(self, model: nn.Module, steps: int) -> Learner:
-        """Let all parameters of a model learn for a number of steps."""
+        """Let all parameters of a model learn for a number of steps, but those of frozen towers."""
         optimizers = make_optimizers(
             model,
             lambda name, _: any(part in name for part in BLOCKS),
             muon_lr=self.muon_lr,
             adamw_lr=self.adamw_lr,
             weight_decay=self.weight_decay,
+            slow=_borrowed(model),
+            slow_lr=self.tower_lr,
         )
         schedule = Schedule(optimizers, steps, min(self.warmup_steps, steps))
         return Learner(model=model, optimizers=optimizers, schedule=schedule, clip=self.clip)
+
+
+def _borrowed(model: nn.Module) -> set[str]:
+    """The names of the parameters of other libraries' towers."""
+    towers = [(name, part) for name, part in model.named_modules() if isinstance(part, Borrowed)]
+    return {f"{name}.{own}" for name, part in towers for own, _ in part.named_parameters()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +193,8 @@ class Experiment:
     """Folder of everything that the stages write."""
     data: DataSettings = field(default_factory=DataSettings)
     orderer: dict[str, Any] = field(default_factory=dict)
-    """Settings of `orderer.OrdererConfig` that differ from its defaults."""
+    """Settings of `orderer.OrdererConfig` that differ from its defaults; `features` and `text` may
+    name a tower of another library, as `orderer.start` says."""
     ar: dict[str, Any] = field(default_factory=dict)
     """Settings of `ar.ARConfig` that differ from its defaults."""
     train_orderer: OrdererTraining = field(default_factory=OrdererTraining)
@@ -228,8 +240,8 @@ class Experiment:
         if "caption_pieces" in self.orderer:
             raise ValueError("orderer.caption_pieces follows from the captions and cannot be set")
         if caption_pieces is None:
-            return OrdererConfig(**self.orderer)
-        return OrdererConfig(**self.orderer, caption_pieces=caption_pieces)
+            return complete_settings(self.orderer)
+        return complete_settings({**self.orderer, "caption_pieces": caption_pieces})
 
     def ar_config(
         self, orderer: OrdererConfig, orderer_hash: str, captions: Iterable[Sequence[str]]

@@ -5,6 +5,9 @@ r"""Stage 1: train an orderer on image-text pairs.
         --data.source='[FOLDER, FOLDER]' --out=runs/emoji
     python -m recipes.train_orderer --data.train_count=null \
         --data.source='["https://host/train-{000000..000123}.tar"]'
+    python -m recipes.train_orderer --orderer.features=open_clip:ViT-B-16@clip.safetensors \
+        --orderer.image_size=224 --orderer.patch_size=16 --orderer.text=transformers:FOLDER \
+        --orderer.text_trained=false
 
 Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
 and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. With an adversarial term
@@ -12,6 +15,10 @@ also OUT/discriminator.safetensors, which no later stage reads. Starts unchanged
 and `accelerate launch`; with `--execution.parallel=sharded` every process keeps its part of the
 model only. On 2 CPU cores the default takes about four minutes as the demo starts it, on two
 processes.
+
+Image features and the text tower may be another library's, frozen or tuned (at
+`train_orderer.optim.tower_lr`): see `orderer.start` for how they are named. What is saved needs
+neither the file nor the folder that they came from; resuming does.
 
 Shards behind URLs (http, https, s3, hf) are read as they come: see `data.stream` for what order and
 resuming then promise. Captions that are too long are left out as they are met, and a run that is
@@ -22,7 +29,7 @@ from itertools import islice
 
 from safetensors.torch import save_file
 
-from orderer import Orderer, OrdererProcessor, Stage1
+from orderer import Stage1, start_orderer, start_processor, weights_named
 from orderer.qformer import load_qformer
 from recipes.captioning import say
 from recipes.data_settings import captions_of_all, check_captions, known_pieces, tell_skipped
@@ -65,13 +72,13 @@ def main(experiment: Experiment) -> None:
     settings = experiment.train_orderer
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     config = experiment.orderer_config()
-    processor = OrdererProcessor(config.image_size, config.context_length)
+    processor = start_processor(config)
     pairs = experiment.data.open_train_or_urls(config.image_size)
     check_captions(experiment.data.phrased(captions_of_all(pairs)), processor)
     if config.fusion_layers is not None:
         phrased = experiment.data.phrased(captions_of_all(pairs))
         config = experiment.orderer_config(known_pieces(phrased, processor))
-    model = Orderer(config)
+    model = start_orderer(config)
 
     device = prepare_device()
     check_divides(settings.batch_size, settings.accumulate)
@@ -89,6 +96,7 @@ def main(experiment: Experiment) -> None:
         learners=learners,
         settings={
             **settings_named(experiment, *SHAPING),
+            **weights_named(model.config),
             "pairs": pairs.fingerprint,
             **{f"weights of {name}_model": sha256 for name, sha256 in stage.teachers.items()},
         },

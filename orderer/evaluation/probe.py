@@ -15,7 +15,7 @@ from ..objectives import contrastive_loss
 from ..prefix import prefix_lengths
 from ..processor import Said
 from ..readout import Readout
-from ..text import TextTower
+from ..text import make_text
 
 
 class FreshReader(nn.Module):
@@ -24,7 +24,7 @@ class FreshReader(nn.Module):
     def __init__(self, config: OrdererConfig) -> None:
         super().__init__()
         self.readout = Readout(config, pooled=False)
-        self.text = TextTower(config)
+        self.text = make_text(config)
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
         self.prefixes = prefix_lengths(config.tokens)
 

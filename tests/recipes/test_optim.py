@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Muon, Optimizer
 
+from orderer import Borrowed
 from recipes.engine.checkpoint import load_latest, save_checkpoint
 from recipes.engine.optim import (
     Schedule,
@@ -18,6 +19,8 @@ from recipes.engine.optim import (
     restore_optimizer,
 )
 from recipes.engine.processes import seed_everything
+from recipes.engine.training import update
+from recipes.experiment import OptimSettings
 
 RATES = {"muon_lr": 4e-3, "adamw_lr": 1.5e-3, "weight_decay": 0.1}
 
@@ -247,3 +250,24 @@ def test_gradients_are_clipped_to_their_joint_norm():
 def test_a_value_that_is_not_finite_stops_before_the_update(value):
     with pytest.raises(FloatingPointError, match=r"gradient_norm is (nan|inf) at step 7, before"):
         check_finite(7, loss=1.0, gradient_norm=value)
+
+
+def test_a_borrowed_tower_learns_at_its_own_rate_or_stays_equal_to_the_last_bit() -> None:
+    class Tower(Borrowed):
+        def __init__(self, trained: bool) -> None:
+            super().__init__()
+            self.layers = nn.Linear(4, 4)
+            self.borrow(trained)
+
+    for trained in (False, True):
+        model = nn.ModuleDict({"tower": Tower(trained), "rest": nn.Linear(4, 4)})
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        settings = OptimSettings(tower_lr=1e-5, adamw_lr=1e-2, warmup_steps=0)
+        learner = settings.learner(model, steps=5)
+        for step in range(5):
+            states = model["tower"].layers(torch.ones(2, 4))
+            update(step, model["rest"](states).square().sum(), [learner])
+        moved = {name: (model.state_dict()[name] - before[name]).abs().max() for name in before}
+        assert moved["rest.weight"] > 1e-2
+        assert moved["tower.layers.weight"] <= (6e-5 if trained else 0)
+        assert torch.equal(model["tower"].layers.weight, before["tower.layers.weight"]) != trained

@@ -1,0 +1,62 @@
+"""Converting weights: the same tensors under the names of the model, and nothing but tensors."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recipes.convert_weights import Conversion, main
+
+WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3).T, "b": torch.tensor(3)}
+
+
+def convert(folder: Path, content: Any) -> dict[str, torch.Tensor]:
+    torch.save(content, folder / "in.pt")
+    main(Conversion(source=folder / "in.pt", target=folder / "out.safetensors"))
+    return load_file(folder / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        WEIGHTS,
+        {"state_dict": WEIGHTS, "epoch": 3},
+        {"model": {f"module.{name}": tensor for name, tensor in WEIGHTS.items()}},
+    ],
+)
+def test_the_tensors_are_the_same_however_they_were_wrapped(content: Any, tmp_path: Path) -> None:
+    found = convert(tmp_path, content)
+    assert found.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in WEIGHTS.items())
+
+
+class Code:
+    def __reduce__(self) -> Any:
+        return (print, ("this ran",))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({**WEIGHTS, "epoch": 3}, "holds 'epoch', which is int, no tensor"),
+        ([1, 2], "holds no state dict, but list"),
+        ({"x": Code()}, "holds more than tensors"),
+    ],
+)
+def test_what_is_no_tensor_is_refused(
+    content: Any, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        convert(tmp_path, content)
+    assert not (tmp_path / "out.safetensors").exists()
+    assert "this ran" not in capsys.readouterr().out
+
+
+def test_it_is_started_with_two_words(program: Any, tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "in.bin")
+    arguments = ("recipes.convert_weights", tmp_path / "in.bin", tmp_path / "out.safetensors")
+    assert "2 tensors" in program(*arguments).stdout
+    again = program(*arguments)
+    assert again.returncode == 2 and "out.safetensors is there already" in again.stderr
