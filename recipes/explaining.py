@@ -76,8 +76,8 @@ class Explanation:
     recall: dict[int, float]
     """Text to image R@1, by the last caption of each image."""
     likelihood: dict[int, float] | None
-    """Mean log-likelihood of the last captions, nats for each word piece; None where the orderer
-    writes none."""
+    """Of the last captions, nats for each word piece, at the measured prefixes; None where the
+    orderer writes none."""
     gains: Float[Tensor, "K S S"]
     by_each: Float[Tensor, "K K"]
     by_before: Float[Tensor, "K"]
@@ -119,7 +119,7 @@ def explain(
         images=[
             Explained(
                 subject=subject,
-                prefixes=at_prefixes(orderer, subject, captions, texts),
+                prefixes=at_prefixes(orderer, processor, subject, captions, texts),
                 attribution=attribution,
             )
             for subject, attribution in zip(subjects, maps, strict=True)
@@ -129,7 +129,7 @@ def explain(
         encoding_hash=orderer.encoding_hash(),
         psnr={k: mean_psnr(pairs.images, each) for k, each in rebuilt.items()},
         recall=recall(orderer, tokens, texts),
-        likelihood=None,
+        likelihood=likelihood(orderer, processor, tokens, captions),
         gains=gain_maps(pairs.images, [rebuilt[k] for k in sorted(rebuilt)], least=1),
         by_each=explained_by_each(tokens.cpu()),
         by_before=explained_by_before(tokens.cpu()),
@@ -144,7 +144,11 @@ def decoded(orderer: Orderer, tokens: Float[Tensor, "N k D"]) -> UInt8[Tensor, "
 
 
 def at_prefixes(
-    orderer: Orderer, subject: Subject, captions: Sequence[str], texts: Float[Tensor, "N E"]
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    subject: Subject,
+    captions: Sequence[str],
+    texts: Float[Tensor, "N E"],
 ) -> list[AtPrefix]:
     """One image at every measured prefix."""
     tokens = orderer.encode(subject.image[None].to(orderer.device))
@@ -160,10 +164,39 @@ def at_prefixes(
                 rebuilt=rebuilt[0],
                 psnr=psnr(subject.image[None], rebuilt).item(),
                 nearest=different[:NEAREST],
-                written=None,
+                written=written(orderer, processor, tokens[:, :k]),
             )
         )
     return found
+
+
+def written(
+    orderer: Orderer, processor: OrdererProcessor, tokens: Float[Tensor, "1 k D"]
+) -> str | None:
+    """The caption that the orderer writes from some tokens, if it writes any."""
+    if orderer.config.fusion_layers is None:
+        return None
+    return processor.words(orderer.caption_tokens(tokens))[0]
+
+
+def likelihood(
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    tokens: Float[Tensor, "N K D"],
+    captions: Sequence[str],
+) -> dict[int, float] | None:
+    """Mean log-likelihood of captions at each measured prefix, in nats for each word piece."""
+    if orderer.config.fusion_layers is None:
+        return None
+    nats: dict[int, float] = dict.fromkeys(prefix_lengths(tokens.shape[1]), 0.0)
+    pieces = 0
+    for start in range(0, len(tokens), BATCH):
+        text = processor.text(captions[start : start + BATCH]).to(tokens.device)
+        pieces += int(orderer.text.kept(text).sum()) - len(text)  # the start is given
+        for k in nats:
+            given = tokens[start : start + BATCH, :k]
+            nats[k] += orderer.caption_likelihood(given, text).sum().item()
+    return {k: total / pieces for k, total in nats.items()}
 
 
 def recall(

@@ -1,7 +1,7 @@
 """An explanation as one page: pictures, curves, tables; nothing but this file is needed."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -102,16 +102,7 @@ def _adds(explanation: Explanation, folder: Path) -> Section:
         path = folder / f"{len(drawn)}.png"
         pictures.curves({name: points}, path, x_label="tokens", y_label=name)
         drawn.append((path, f"{name}, against the number of tokens"))
-    rows = [
-        (
-            k,
-            *(
-                points[k] - points.get(k - 1, float("nan")) if k > 1 else points[k]
-                for points in series.values()
-            ),
-        )
-        for k in explanation.psnr
-    ]
+    rows = [(k, *(_added(points, k) for points in series.values())) for k in explanation.psnr]
     return Section(
         heading="What each token adds",
         text="Over all images of the split. In the table the first token has its own figure, every "
@@ -119,6 +110,13 @@ def _adds(explanation: Explanation, folder: Path) -> Section:
         pictures=drawn,
         tables=[Table(columns=("token", *series), rows=rows)],
     )
+
+
+def _added(points: Mapping[int, float], k: int) -> float | None:
+    """What token k adds to the prefix before it; of the first its own figure."""
+    if k == 1:
+        return points[1]
+    return points[k] - points[k - 1] if k in points and k - 1 in points else None
 
 
 def _redundancy(explanation: Explanation, folder: Path) -> Section:

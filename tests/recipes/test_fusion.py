@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from orderer import Objectives, Orderer, OrdererProcessor
-from recipes import evaluate, train_orderer
+from recipes import evaluate, explain, train_orderer
 from recipes.caption_quality import overlap
+from recipes.data_settings import DataSettings
 from recipes.experiment import Experiment
 
 
@@ -41,6 +42,16 @@ def test_a_trained_writer_is_measured_at_every_prefix(tiny: Experiment, tmp_path
     for name in ("log_likelihood", "exact", "overlap", "written"):
         assert found["captioning"][name].keys() == at
     assert all(value < 0 for value in found["captioning"]["log_likelihood"].values())
+
+    page = tmp_path / "explain.html"
+    data = DataSettings(test_count=8, unseen=None)
+    explain.main(
+        explain.Config(
+            models=experiment.out, data=data, shown=1, draws=1, probe_scenes=90, out=page
+        )
+    )
+    assert page.read_text().count(">writes: ") == 5
+    assert "log-likelihood of the caption" in page.read_text()
 
 
 def test_without_fusion_nothing_is_ranked_again(trained: Experiment) -> None:
