@@ -8,6 +8,11 @@ import pytest
 
 from recipes.ablate_orderer import ARMS, Ablation, of_arm
 from recipes.ablation import gather, tables, wanted, write_ablation_page
+from recipes.engine.cli import run as start
+from recipes.experiment import Experiment
+from recipes.prove_order import Policies
+
+CONFIGS = Path(__file__).parents[2] / "recipes/configs/ablation"
 
 
 def written(out: Path, own: float, fresh: float, psnr: float) -> Path:
@@ -123,3 +128,13 @@ def test_a_whole_ablation_runs_and_goes_on_where_it_was(program: Any, tmp_path: 
     done = program(*arguments, "--resume=true")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "ablation.json").read_text())["results"] == first
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_one_that_the_recipes_read(path: Path) -> None:
+    read: list[Experiment] = []
+    kind = Policies if path.stem == "policies" else Ablation
+    start(read.append, kind, [f"--config={path}"])
+    (experiment,) = read
+    assert experiment.out == Path("runs/ablation") / path.stem
+    experiment.orderer_config()
