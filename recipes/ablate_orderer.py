@@ -16,25 +16,23 @@ rebuilds. Writes OUT/ablation.json, OUT/ablation.html and OUT/pictures; OUT/ARM-
 On 2 CPU cores the scenes take half an hour.
 """
 
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from orderer.objectives import TEXT_TERMS
 from recipes.ablation import gather, tables, write_ablation_page
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment
+from recipes.variants import run_variants, variant
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
-    "no_text": {"objectives": {"contrastive": 0.0}},
+    "no_text": {"objectives": dict.fromkeys(TEXT_TERMS, 0.0)},
     "last_only": {"objectives": {"aligned": "full"}},
     "unordered": {
         "objectives": {"aligned": "full", "full_share": 1.0},
@@ -67,12 +65,9 @@ def main(ablation: Ablation) -> None:
         for seed in ablation.seeds
         for arm in ablation.arms
     }
-    todo = [
-        job(ablation, arm, seed, out)
-        for (arm, seed), out in runs.items()
-        if not (ablation.resume and (out / "evaluation.json").is_file())
-    ]
-    if exit_code := run_side_by_side(todo, ablation.processes):
+    variants = {out.name: of_arm(ablation, arm, seed, out) for (arm, seed), out in runs.items()}
+    tasks = ("retrieval", "reconstruction", "probe")
+    if exit_code := run_variants(variants, tasks, ablation.processes, ablation.resume):
         raise SystemExit(exit_code)
     results = {
         "results": gather(runs),
@@ -87,28 +82,16 @@ def main(ablation: Ablation) -> None:
     print(f"\npage: {ablation.out / 'ablation.html'}")
 
 
-def job(ablation: Ablation, arm: str, seed: int, out: Path) -> Job:
-    """One run: its settings written, its recipes in order."""
-    out.mkdir(parents=True, exist_ok=True)
-    settings = out / "experiment.yaml"
-    settings.write_text(yaml.safe_dump(plain_settings(of_arm(ablation, arm, seed, out))))
-    tasks = ("retrieval", "reconstruction", "probe")
-    arguments = ("--config", str(settings))
-    recipes = [("train_orderer", *arguments), ("evaluate", *tasks, *arguments)]
-    return Job(name=f"{arm}-{seed}", log=out / "output.txt", recipes=deque(recipes))
-
-
 def of_arm(ablation: Ablation, arm: str, seed: int, out: Path) -> Experiment:
     """The experiment of one arm and seed."""
-    settings = {field.name: getattr(ablation, field.name) for field in fields(Experiment)}
-    experiment = Experiment(**{**settings, "seed": seed, "out": out, "processes": 1})
-    training = experiment.train_orderer
-    objectives = replace(training.objectives, **ARMS[arm].get("objectives", {}))
-    return replace(
-        experiment,
-        orderer={**experiment.orderer, **ARMS[arm].get("orderer", {})},
+    training, changes = ablation.train_orderer, ARMS[arm]
+    objectives = replace(training.objectives, **changes.get("objectives", {}))
+    return variant(
+        ablation,
+        out,
+        seed,
+        orderer={**ablation.orderer, **changes.get("orderer", {})},
         train_orderer=replace(training, objectives=objectives),
-        resume=ablation.resume and (out / "checkpoints").is_dir(),
     )
 
 

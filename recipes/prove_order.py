@@ -7,18 +7,16 @@ the same scenes whose captions say the ground first and the shapes last (`scenes
 growing prefixes have growing captions. Then a linear probe reads every factor at every prefix: the
 prefix at which a factor becomes readable should follow the caption in which it is named, and swap
 with the policy. Writes OUT/order.json, OUT/order.png and OUT/POLICY-SEED of each run. `--processes`
-runs go side by side; `--resume` keeps what is done. On 2 CPU cores it takes a quarter of an hour.
+runs go side by side; `--resume` keeps what is done. On 2 CPU cores it takes half an hour.
 """
 
 import json
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from data.scenes import NAMED_AT
 from orderer.evaluation import rank_correlation
@@ -27,8 +25,8 @@ from recipes.engine.cli import run as start
 from recipes.engine.page import Table, markdown_table
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment
+from recipes.variants import run_variants, variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +48,11 @@ def main(policies: Policies) -> None:
         for seed in policies.seeds
         for policy in NAMED_AT
     }
-    todo = [
-        job(policies, policy, seed, out)
-        for (policy, seed), out in runs.items()
-        if not (policies.resume and (out / "evaluation.json").is_file())
-    ]
-    if exit_code := run_side_by_side(todo, policies.processes):
+    variants = {
+        out.name: of_policy(policies, policy, seed, out) for (policy, seed), out in runs.items()
+    }
+    tasks = ("retrieval", "reconstruction", "factors")
+    if exit_code := run_variants(variants, tasks, policies.processes, policies.resume):
         raise SystemExit(exit_code)
     found = {policy: followed(policy, runs) for policy in NAMED_AT}
     about = {"config": plain_settings(policies), "seeds": list(policies.seeds), **provenance()}
@@ -70,23 +67,15 @@ def main(policies: Policies) -> None:
     print(f"\npicture: {policies.out / 'order.png'}")
 
 
-def job(policies: Policies, policy: str, seed: int, out: Path) -> Job:
-    """One run: its settings written, its recipes in order."""
-    settings = {field.name: getattr(policies, field.name) for field in fields(Experiment)}
-    experiment = Experiment(**{**settings, "seed": seed, "out": out, "processes": 1})
-    experiment = replace(
-        experiment,
-        data=replace(experiment.data, source=(policy,)),
-        train_orderer=replace(experiment.train_orderer, detail=True),
-        resume=policies.resume and (out / "checkpoints").is_dir(),
+def of_policy(policies: Policies, policy: str, seed: int, out: Path) -> Experiment:
+    """The experiment of one policy and seed."""
+    return variant(
+        policies,
+        out,
+        seed,
+        data=replace(policies.data, source=(policy,)),
+        train_orderer=replace(policies.train_orderer, detail=True),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "experiment.yaml"
-    file.write_text(yaml.safe_dump(plain_settings(experiment)))
-    tasks = ("retrieval", "reconstruction", "factors")
-    arguments = ("--config", str(file))
-    recipes = [("train_orderer", *arguments), ("evaluate", *tasks, *arguments)]
-    return Job(name=f"{policy}-{seed}", log=out / "output.txt", recipes=deque(recipes))
 
 
 def followed(policy: str, runs: Mapping[tuple[str, int], Path]) -> dict[str, Any]:

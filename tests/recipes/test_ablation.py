@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from orderer import Objectives
+from orderer.objectives import TEXT_TERMS
 from recipes.ablate_orderer import ARMS, Ablation, of_arm
 from recipes.ablation import gather, tables, wanted, write_ablation_page
 from recipes.engine.cli import run as start
-from recipes.experiment import Experiment
+from recipes.engine.settings import plain_settings
+from recipes.experiment import Experiment, OrdererTraining
 from recipes.prove_order import Policies
+from recipes.variants import run_variants, variant
 
 CONFIGS = Path(__file__).parents[2] / "recipes/configs/ablation"
 
@@ -79,12 +84,13 @@ def test_the_page_shows_every_measure(figures: Any, tmp_path: Path) -> None:
 
 
 def test_arms_differ_in_nothing_but_what_they_are_named_after(tmp_path: Path) -> None:
-    ablation = Ablation(out=tmp_path)
+    training = OrdererTraining(objectives=Objectives(captioning=1.0, matching=1.0))
+    ablation = Ablation(out=tmp_path, train_orderer=training)
     runs = {arm: of_arm(ablation, arm, 1, tmp_path / arm) for arm in ARMS}
     assert runs["ours"].train_orderer == ablation.train_orderer
     assert {run.seed for run in runs.values()} == {1}
     objectives = {arm: run.train_orderer.objectives for arm, run in runs.items()}
-    assert objectives["no_text"].contrastive == 0
+    assert not any(getattr(objectives["no_text"], term) for term in TEXT_TERMS)
     assert objectives["last_only"].aligned == objectives["unordered"].aligned == "full"
     assert runs["unordered"].orderer == {"causal": False, "readout": "pooled"}
     for arm in ("no_text", "last_only"):
@@ -134,7 +140,18 @@ def test_a_whole_ablation_runs_and_goes_on_where_it_was(program: Any, tmp_path: 
 def test_every_config_is_one_that_the_recipes_read(path: Path) -> None:
     read: list[Experiment] = []
     kind = Policies if path.stem == "policies" else Ablation
-    start(read.append, kind, [f"--config={path}"])
+    start(lambda experiment: read.append(experiment), kind, [f"--config={path}"])
     (experiment,) = read
     assert experiment.out == Path("runs/ablation") / path.stem
     experiment.orderer_config()
+
+
+def test_what_was_measured_with_other_settings_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    experiment = variant(Experiment(), tmp_path / "ours-0", seed=0)
+    experiment.out.mkdir()
+    (experiment.out / "evaluation.json").write_text("{}")
+    (experiment.out / "experiment.yaml").write_text(yaml.safe_dump(plain_settings(experiment)))
+    assert run_variants({"ours-0": experiment}, (), at_once=1, resume=True) == 0
+    other = variant(experiment, experiment.out, seed=1)
+    with pytest.raises(ValueError, match="ours-0 was measured with other settings"):
+        run_variants({"ours-0": other}, (), at_once=1, resume=True)

@@ -1,0 +1,59 @@
+"""Variants of an experiment: each trained and measured by programs of its own, side by side."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipes.engine.settings import plain_settings
+from recipes.engine.side_by_side import Job, run_side_by_side
+from recipes.experiment import Experiment
+
+
+def variant(experiment: Experiment, out: Path, seed: int, **changes: Any) -> Experiment:
+    """One run of an experiment that is to run in many ways: on one process, in its own folder."""
+    settings = {field.name: getattr(experiment, field.name) for field in fields(Experiment)}
+    plain = Experiment(**{**settings, "out": out, "seed": seed, "processes": 1, "resume": False})
+    return replace(plain, **changes)
+
+
+def run_variants(
+    variants: Mapping[str, Experiment], tasks: Sequence[str], at_once: int, resume: bool
+) -> int:
+    """Train and measure each; with `resume`, those that are measured already are left alone.
+
+    Returns:
+        The exit code, see `run_side_by_side`.
+
+    Raises:
+        ValueError: if one was measured with other settings than it would have now.
+    """
+    todo = []
+    for name, experiment in variants.items():
+        wanted = yaml.safe_dump(plain_settings(experiment))
+        settings = experiment.out / "experiment.yaml"
+        if resume and _is_done(experiment.out, settings, wanted):
+            continue
+        experiment.out.mkdir(parents=True, exist_ok=True)
+        settings.write_text(wanted)
+        again = ("--resume",) if resume and (experiment.out / "checkpoints").is_dir() else ()
+        config = ("--config", str(settings))
+        recipes: deque[Sequence[str]] = deque(
+            [("train_orderer", *config, *again), ("evaluate", *tasks, *config)]
+        )
+        todo.append(Job(name=name, log=experiment.out / "output.txt", recipes=recipes))
+    return run_side_by_side(todo, at_once)
+
+
+def _is_done(out: Path, settings: Path, wanted: str) -> bool:
+    if not (out / "evaluation.json").is_file():
+        return False
+    if not settings.is_file() or settings.read_text() != wanted:
+        raise ValueError(
+            f"{out} was measured with other settings, which stand in {settings}: give another out, "
+            "or leave --resume and the folder out"
+        )
+    return True
