@@ -17,6 +17,8 @@ class Bottled(NamedTuple):
     tokens: Float[Tensor, "B K D"]
     kl: Float[Tensor, ""]
     """Nats for each token, 0 but for the kl bottleneck."""
+    given: Float[Tensor, "B K C"]
+    """What the encoder gave."""
 
 
 class Bottleneck(nn.Module):
@@ -50,12 +52,12 @@ class Bottleneck(nn.Module):
     ) -> Bottled:
         """Make tokens for training: for `kl` drawn from what the encoder said."""
         if self.kind != "kl":
-            return Bottled(self(x), x.new_zeros((), dtype=torch.float32))
+            return Bottled(self(x), x.new_zeros((), dtype=torch.float32), x)
         mean, log_variance = x.float().chunk(2, dim=-1)
         log_variance = log_variance.clamp(*LOG_VARIANCES)
         noise = torch.randn(mean.shape, device=mean.device, generator=generator)
         nats = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1) / 2
-        return Bottled((mean + (log_variance / 2).exp() * noise).to(x.dtype), nats.mean())
+        return Bottled((mean + (log_variance / 2).exp() * noise).to(x.dtype), nats.mean(), x)
 
 
 def normalise_tokens(tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .bottleneck import add_token_noise
 from .decoder import Rebuilt
+from .inputs import in_range
 from .model import Orderer
 from .objectives import (
     TEXT_TERMS,
@@ -71,12 +72,17 @@ class Stage1(nn.Module):
         return self._opponent[0] if self._opponent else None
 
     def balanced(self, terms: Terms, weights: Mapping[str, float], step: int) -> dict[str, float]:
-        """The weights of a step, or, where terms are balanced, what gives each its share."""
+        """The weights of a step, or, where terms are balanced, what gives each its share.
+
+        The kl term keeps its weight: it does not pull at the tokens.
+        """
         if not self.objectives.balanced:
             return dict(weights)
-        if self.balance.due(step, terms.values):
-            self.balance.measure(terms.gradient_norms(dict.fromkeys(terms.values, 1.0)))
-        return self.balance.weights({name: weights[name] for name in terms.values})
+        shares = {name: weights[name] for name in terms.values if name != "kl"}
+        if self.balance.due(step, shares):
+            pulls = terms.gradient_norms(dict.fromkeys(terms.values, 1.0))
+            self.balance.measure({name: pulls[name] for name in shares})
+        return {**weights, **self.balance.weights(shares)}
 
     def forward(
         self,
@@ -94,7 +100,7 @@ class Stage1(nn.Module):
             generator: source of the prefix lengths and all noise, on the model's device.
         """
         orderer, config = self.orderer, self.orderer.config
-        tokens, kl = orderer.sample_tokens(images, generator)
+        tokens, kl, given = orderer.sample_tokens(images, generator)
         values: dict[str, Tensor] = {}
         apart: dict[str, Tensor] = {}
         if OF_REBUILT & set(wanted):
@@ -109,7 +115,7 @@ class Stage1(nn.Module):
             values |= text_terms(
                 orderer, self.objectives, self.score_bias, tokens, _given(said), wanted, generator
             )
-        return Terms(values=values, tokens=tokens, apart=apart)
+        return Terms(values=values, tokens=tokens, given=given, apart=apart)
 
     def _rebuild(
         self,
@@ -134,9 +140,10 @@ class Stage1(nn.Module):
         apart: dict[str, Tensor] = {}
         if not (OF_REBUILT - {"reconstruction"}) & set(wanted):
             return values, apart
-        patch, real = self.orderer.config.patch_size, images / 127.5 - 1
+        patch, real = self.orderer.config.patch_size, in_range(images)
         grid = images.shape[2] // patch, images.shape[3] // patch
-        drawn = self.orderer.images_of(rebuilt.patches.float(), grid)  # [B, 3, H, W]
+        if {"perceptual", "adversarial"} & set(wanted):
+            drawn = self.orderer.images_of(rebuilt.patches.float(), grid)  # [B, 3, H, W]
         if "perceptual" in wanted and self.seen_by:
             values["perceptual"] = perceptual_distance(self.seen_by, drawn, real)
         if "adversarial" in wanted and self.discriminator:

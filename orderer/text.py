@@ -88,6 +88,11 @@ def make_text(config: OrdererConfig) -> Text:
         from .transformers_text import TransformersText  # slow to import
 
         return TransformersText(config)
+    return make_own_text(config)
+
+
+def make_own_text(config: OrdererConfig) -> TextTower:
+    """Make a text tower of our own sizes, with random weights."""
     return TextTower(_own(config))
 
 

@@ -36,7 +36,7 @@ from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.judging import Judge, make_judge
-from recipes.probing import factors_read, fresh_reader
+from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.reranking import rerank_at_prefixes
 
 BATCH = 250
@@ -73,6 +73,10 @@ def main(experiment: Experiment) -> None:
         orderers[name] = {**origin, "encoding_hash": orderer.encoding_hash()}
         shown = experiment.out / "pictures" / name
         found = understanding(experiment, pairs, orderer, processor, shown)
+        if "probe" in tasks:
+            found["probe"] = probe(experiment, pairs, orderer, processor)
+        if "factors" in tasks:
+            found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
             found["unseen"] = understanding(experiment, unseen, orderer, processor, beside)
@@ -103,8 +107,8 @@ def understanding(
     folder: Path,
 ) -> dict[str, Any]:
     """What the orderer knows of a split: retrieval and reconstruction, as far as they are asked."""
-    device, tasks = orderer.device, experiment.evaluation.tasks
-    tokens = torch.cat([orderer.encode(x.to(device)) for x in pairs.images.split(BATCH)])
+    tasks = experiment.evaluation.tasks
+    tokens = tokens_of(orderer, pairs)
     found: dict[str, Any] = {}
     if "retrieval" in tasks:
         found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
@@ -116,10 +120,6 @@ def understanding(
         )
     if "captioning" in tasks:
         found["captioning"] = written_from_prefixes(experiment, pairs, tokens, orderer, processor)
-    if "probe" in tasks:
-        found["probe"] = probe(experiment, pairs, orderer, processor, tokens)
-    if "factors" in tasks:
-        found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
     if "reconstruction" in tasks:
         found |= reconstruction(pairs, orderer, tokens, folder)
     return found
@@ -148,14 +148,11 @@ def retrieval(
 
 
 def probe(
-    experiment: Experiment,
-    pairs: Pairs,
-    orderer: Orderer,
-    processor: OrdererProcessor,
-    tokens: Tensor,
+    experiment: Experiment, pairs: Pairs, orderer: Orderer, processor: OrdererProcessor
 ) -> dict[str, Any]:
     """What a fresh reader finds in the tokens."""
     reader = fresh_reader(experiment, orderer, processor)
+    tokens = tokens_of(orderer, pairs)
     return find_at_prefixes(experiment, pairs, tokens, reader.readout, reader.text, processor)
 
 

@@ -120,12 +120,12 @@ def main(experiment: Experiment) -> None:
             seed_everything(experiment.seed, run.rank, step)
             weights = settings.objectives.weights(step)
             clear_gradients(list(learners.values()))
-            values = []
+            values, balanced = [], None
             for _, batch in islice(ahead, parts):
                 said = say(batch, processor, model.config.tokens, settings.detail).to(device)
                 with precise(device, experiment.precision):
                     terms = stage(batch.images.to(device), said, weights)
-                balanced = stage.balanced(terms, weights, step)
+                balanced = balanced or stage.balanced(terms, weights, step)
                 loss = terms.total(balanced)
                 pulls = terms.gradient_norms(balanced) if run.logs_at(step) else {}
                 (loss / parts).backward()

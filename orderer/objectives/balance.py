@@ -17,6 +17,7 @@ from .contrastive import gather
 
 EVERY = 10
 """Steps between two measurements."""
+UNMEASURED = -1.0
 KEPT = 0.8
 """Of the moving average, at each measurement."""
 
@@ -29,11 +30,11 @@ class Balance(nn.Module):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.register_buffer("pulls", torch.zeros(len(names)))  # 0: never measured
+        self.register_buffer("pulls", torch.full((len(names),), UNMEASURED))
 
     def due(self, step: int, terms: Collection[str]) -> bool:
         """Whether to measure at a step: every few, and when a term has come in."""
-        return step % EVERY == 0 or not all(self._pull(name) for name in terms)
+        return step % EVERY == 0 or any(self._pull(name) == UNMEASURED for name in terms)
 
     @torch.no_grad()
     def measure(self, pulls: Mapping[str, Tensor]) -> None:
@@ -41,7 +42,7 @@ class Balance(nn.Module):
         for name, pull in pulls.items():
             place = self.names.index(name)
             now, before = gather(pull.reshape(1)).mean(), self.pulls[place]
-            self.pulls[place] = torch.where(before > 0, KEPT * before + (1 - KEPT) * now, now)
+            self.pulls[place] = torch.where(before >= 0, KEPT * before + (1 - KEPT) * now, now)
 
     def weights(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Weights by which the terms pull in the proportion of their shares.
@@ -49,7 +50,7 @@ class Balance(nn.Module):
         The sum of the pulls stays what it would be with the shares as weights. A term that pulls
         at no token keeps its share as its weight.
         """
-        pulls = {name: self._pull(name) for name in shares if self._pull(name)}
+        pulls = {name: self._pull(name) for name in shares if self._pull(name) > 0}
         if not pulls:
             return dict(shares)
         whole = sum(shares[name] * pull for name, pull in pulls.items())

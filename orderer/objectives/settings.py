@@ -76,10 +76,16 @@ class Objectives:
             raise ValueError(f"text_ramp must be at least 1, got {self.text_ramp}")
         if not 0 <= self.full_share <= 1:
             raise ValueError(f"full_share must lie in 0..1, got {self.full_share}")
+        if not self.weights(0).keys() - {"kl"}:
+            raise ValueError(
+                f"no term counts at step 0: those of text come in at step {self.text_from} "
+                "(text_from), and no other has a weight"
+            )
 
     def weights(self, step: int) -> dict[str, float]:
         """The terms that count at a step (from 0), each with its weight, which is above 0."""
-        weights = self._weights(min(max((step - self.text_from) / self.text_ramp, 0.0), 1.0))
+        ramp = (step + 1 - self.text_from) / self.text_ramp
+        weights = self._weights(min(max(ramp, 0.0), 1.0))
         if step < self.adversarial_from:
             weights.pop("adversarial", None)
         return weights

@@ -1,6 +1,6 @@
 """The terms of one batch: their sum, and how hard each pulls.
 
-B batch   K tokens   D channels of a token
+B batch   K tokens   D channels of a token   C what the encoder gives for one
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,8 @@ class Terms:
     values: Mapping[str, Float[Tensor, ""]]
     tokens: Float[Tensor, "B K D"]
     """Those of the images, without noise: no term, but what all terms share."""
+    given: Float[Tensor, "B K C"] | None = None
+    """What the encoder gave, where the kl term pulls: the tokens are drawn from it."""
     apart: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
     """Losses of what learns beside the orderer, which they do not reach."""
 
@@ -30,20 +32,25 @@ class Terms:
     def gradient_norms(self, weights: Mapping[str, float]) -> dict[str, Float[Tensor, ""]]:
         """How hard each weighted term pulls at an image's tokens, where all terms meet.
 
+        The kl term pulls before them, at what they are drawn from.
+
         The norm of the gradient of the image's share, the mean over the batch: it does not depend
         on the size of the batch. The graph is kept; it costs a backward pass through what lies
         behind the tokens.
         """
-        return {name: self._pull(weights[name] * value) for name, value in self.values.items()}
+        return {
+            name: _pull(weights[name] * value, self.given if name == "kl" else self.tokens)
+            for name, value in self.values.items()
+        }
 
-    def _pull(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        tokens = self.tokens
-        if not tokens.requires_grad:  # the encoder is frozen
-            return tokens.new_zeros(())
-        (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
-        if gradient is None:
-            return tokens.new_zeros(())
-        return len(tokens) * gradient.float().flatten(1).norm(dim=1).mean()
+
+def _pull(value: Float[Tensor, ""], tokens: Float[Tensor, "B K C"] | None) -> Float[Tensor, ""]:
+    if tokens is None or not tokens.requires_grad:  # the encoder is frozen
+        return value.new_zeros(())
+    (gradient,) = torch.autograd.grad(value, tokens, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        return value.new_zeros(())
+    return len(tokens) * gradient.float().flatten(1).norm(dim=1).mean()
 
 
 register_dataclass(Terms)  # so that FSDP finds the tensors in what `Stage1` returns

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orderer import Objectives, Orderer, Stage1
+from orderer import Objectives, Orderer, OrdererConfig, Stage1
 from orderer.objectives import Balance
 
 Save = Callable[[str], Path]
@@ -143,3 +143,27 @@ def test_terms_that_are_not_balanced_keep_their_weights(stage: Stage1, images: T
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Objectives(**wrong)
+
+
+def test_objectives_of_which_none_counts_at_first_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no term counts at step 0: .* at step 100"):
+        Objectives(reconstruction=0.0)
+    assert Objectives(reconstruction=0.0, text_from=0, text_ramp=1).weights(0).keys() == {
+        "contrastive",
+        "kl",
+    }
+
+
+def test_the_kl_term_pulls_at_what_tokens_are_drawn_from_and_is_not_balanced(
+    tiny_orderer: Orderer,
+) -> None:
+    config = OrdererConfig(**{**tiny_orderer.config.own(), "bottleneck": "kl"})
+    objectives = Objectives(contrastive=0.0, kl=0.5, balanced=True)
+    stage = Stage1(Orderer(config), objectives)
+    weights = objectives.weights(0)
+    terms = stage(torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8), None, weights)
+    pulls = terms.gradient_norms(weights)
+    assert pulls["kl"] > 0 and pulls["reconstruction"] > 0
+    balanced = stage.balanced(terms, weights, step=0)
+    assert balanced["kl"] == 0.5
+    assert not stage.balance.due(1, ["reconstruction"])
