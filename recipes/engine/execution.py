@@ -8,6 +8,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+import torch._functorch.config
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -39,6 +41,8 @@ class Execution:
         if self.gradient_checkpointing:
             compute_twice(model)
         if self.compile:
+            # Else a compiled backward pass runs once only, and the terms' gradient norms fail.
+            torch._functorch.config.donated_buffer = False
             for block in blocks_of(model):
                 block.compile()
         if self.parallel == "sharded":

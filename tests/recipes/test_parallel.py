@@ -31,6 +31,9 @@ MUONS = 1e-3
 OBJECTIVES = Objectives(text_from=3, text_ramp=2, full_share=1.0)
 
 
+COMPILED = "compiled"
+
+
 def make_stage() -> Stage1:
     seed_everything(0, rank=0)
     config = OrdererConfig(
@@ -255,6 +258,14 @@ def test_on_one_process_there_is_nothing_to_share() -> None:
 
 @pytest.mark.long
 def test_compiled_blocks_learn_the_same() -> None:
+    """In a program of its own: the shapes' checks, which all tests run under, do not compile."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    compare = [sys.executable, __file__, COMPILED]
+    done = subprocess.run(compare, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+
+
+def compare_compiled() -> None:
     plain, compiled = make_stage(), make_stage()
     Execution(compile=True).prepare(compiled)
     losses = [learn(make_learner(stage, muon=False), range(8)) for stage in (plain, compiled)]
@@ -263,4 +274,7 @@ def test_compiled_blocks_learn_the_same() -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    if sys.argv[1] == COMPILED:
+        compare_compiled()
+    else:
+        work(Path(sys.argv[1]))
