@@ -5,7 +5,7 @@ file lacks some. Here each of these is refused in a sentence.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -13,18 +13,15 @@ from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .formats import Migration, up_to_date
 from .saved import (
-    WEIGHTS,
     Saved,
     check_weights,
     find_saved,
-    has_unsafe_start,
     read_settings,
-    unsafe_weights,
 )
 
 PASSED_ON = {"transformers_version", "name_or_path", "torch_dtype", "attn_implementation"}
@@ -155,7 +152,7 @@ class CheckedModel(PreTrainedModel):
         options = {key: kwargs.pop(key) for key in DOWNLOADING & kwargs.keys()}
         saved = find_saved(name, "model", revision=revision, subfolder=subfolder, **options)
         _refuse_another_kind(saved.folder, cls.config_class.model_type)
-        check_weights(saved)
+        files = check_weights(saved)
         kwargs = {key: value for key, value in kwargs.items() if key not in RESOLVED}
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below
         kwargs |= {"use_safetensors": True, "local_files_only": True}
@@ -163,15 +160,22 @@ class CheckedModel(PreTrainedModel):
             with no_warnings_of_weights():
                 model, report = super().from_pretrained(saved.folder, *args, **kwargs)
         except (OSError, SafetensorError) as error:
-            if has_unsafe_start(saved.folder / WEIGHTS[0]):
-                raise ValueError(unsafe_weights(saved.name, WEIGHTS[0])) from error
-            raise OSError(
-                f"no model can be read from {name}: {str(error).splitlines()[0]}"
-            ) from error
+            raise OSError(f"no model can be read from {name}: {_damage(files, error)}") from error
         _refuse_other_weights(name, report)
         _refuse_what_is_no_number(name, model)
         model.saved = saved
         return model
+
+
+def _damage(files: Iterable[Path], error: Exception) -> str:
+    """What is wrong, and with which file, which neither of the two libraries says."""
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as damage:
+            return f"{file.name}: {str(damage).splitlines()[0]}"
+    return str(error).splitlines()[0]
 
 
 @contextmanager

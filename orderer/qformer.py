@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2QFormerConfig
 
 from .cross_encoder import CrossEncoder
-from .saved import read_settings
+from .saved import read_index, read_settings
 
 QUERIES = "query_tokens"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -119,10 +119,7 @@ def _read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
 def _places(folder: Path) -> dict[str, Path]:
     """The file in which each saved tensor lies."""
     if (folder / INDEX).is_file():
-        shards = read_settings(folder, INDEX).get("weight_map")
-        if not isinstance(shards, dict):
-            raise ValueError(f"{folder / INDEX} has no weight_map, it names no files of weights")
-        return {name: folder / shard for name, shard in shards.items()}
+        return read_index(folder)
     if not (folder / WEIGHTS).is_file():
         others = sorted(file.name for file in folder.glob("*.bin"))
         if others:

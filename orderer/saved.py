@@ -5,7 +5,7 @@ Of a hub only settings and safetensors are fetched: nothing that could run when 
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from .weights import check_safe
 
 FETCHED = ("*.json", "*.txt", "model*.safetensors")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -130,15 +132,55 @@ def read_settings(folder: Path, file: str) -> dict[str, Any]:
     return settings
 
 
-def check_weights(saved: Saved) -> None:
-    """Refuse a folder whose weights are not in safetensors.
+def read_index(folder: Path) -> dict[str, Path]:
+    """The file in which each tensor lies, of a model saved in several.
+
+    Raises:
+        OSError: if a file is not there.
+        ValueError: if the index names none, or one that lies elsewhere or is not in safetensors.
+    """
+    index = folder / WEIGHTS[1]
+    said = read_settings(folder, WEIGHTS[1])
+    names = said.get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{index} has no weight_map, it names no files of weights")
+    if not isinstance(said.get("metadata"), dict):
+        raise ValueError(f"{index} has no metadata, which transformers asks for")
+    for name in names.values():
+        if not isinstance(name, str) or "\\" in name or Path(name).name != name:
+            raise ValueError(f"{index} must name files that lie beside it, got {name!r}")
+    for name in sorted(set(names.values())):
+        check_safe(folder / name)
+    return {tensor: folder / name for tensor, name in names.items()}
+
+
+def read_pixels(said: Mapping[str, Any], where: object) -> dict[str, list[float]]:
+    """Mean and deviation of pixels in 0..1, as `image_mean` and `image_std` of settings say.
+
+    Raises:
+        ValueError: if they are not three numbers each.
+    """
+    for name in ("image_mean", "image_std"):
+        found = said.get(name)
+        is_list = isinstance(found, list | tuple) and len(found) == 3
+        if not is_list or not all(type(each) in (int, float) for each in found or ()):
+            raise ValueError(f"{name} in {where} must be three numbers, got {found!r}")
+    return {"mean": list(said["image_mean"]), "std": list(said["image_std"])}
+
+
+def check_weights(saved: Saved) -> list[Path]:
+    """The weight files of a folder, refused if they are not in safetensors.
 
     Raises:
         OSError: if it has no weights at all.
         ValueError: if it has them in a format that may run code.
     """
-    if any((saved.folder / file).is_file() for file in WEIGHTS):
-        return
+    if (saved.folder / WEIGHTS[0]).is_file():
+        if has_unsafe_start(saved.folder / WEIGHTS[0]):
+            raise ValueError(unsafe_weights(saved.name, WEIGHTS[0]))
+        return [saved.folder / WEIGHTS[0]]
+    if (saved.folder / WEIGHTS[1]).is_file():
+        return sorted(set(read_index(saved.folder).values()))
     unsafe = [file for file in _files(saved) if Path(file).suffix in UNSAFE]
     if unsafe:
         raise ValueError(unsafe_weights(saved.name, sorted(unsafe)[0]))

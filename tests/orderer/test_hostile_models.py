@@ -87,6 +87,49 @@ def test_weights_cut_anywhere_are_refused(folder: Path) -> None:
         assert refused(folder).startswith(f"no model can be read from {folder}: ")
 
 
+@pytest.fixture
+def shards(tiny_orderer: Orderer, folder: Path) -> Path:
+    """The same model in several files."""
+    (folder / "model.safetensors").unlink()
+    tiny_orderer.save_pretrained(folder, max_shard_size="20KB")
+    return folder
+
+
+def test_a_damaged_shard_is_named(shards: Path) -> None:
+    Orderer.from_pretrained(shards)
+    shard = sorted(shards.glob("model-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:50])
+    assert refused(shards).startswith(f"no model can be read from {shards}: {shard.name}: ")
+
+
+def test_an_index_of_pickles_is_refused(shards: Path, tmp_path: Path) -> None:
+    index = shards / "model.safetensors.index.json"
+    said = json.loads(index.read_text())
+    (shards / "weights.bin").write_bytes(pickle.dumps(Canary(tmp_path / "canary")))
+    names = {**said["weight_map"], next(iter(said["weight_map"])): "weights.bin"}
+    index.write_text(json.dumps({**said, "weight_map": names}))
+    assert f"{shards / 'weights.bin'} is not in safetensors" in refused(shards)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("{}", "has no weight_map, it names no files"),
+        ("[", "is not JSON with named values"),
+        ('{"weight_map": {"a": "b.safetensors"}}', "has no metadata"),
+        ('{"metadata": {}, "weight_map": {"a": "../b.safetensors"}}', "must name files that lie"),
+        ('{"metadata": {}, "weight_map": {"a": ["b"]}}', "must name files that lie beside it"),
+        ('{"metadata": {}, "weight_map": {"a": "b.safetensors"}}', "there is no weight file"),
+    ],
+)
+def test_an_index_of_files_that_are_not_beside_it_is_refused(
+    shards: Path, said: str, sentence: str
+) -> None:
+    (shards / "model.safetensors.index.json").write_text(said)
+    assert sentence in refused(shards)
+
+
 def test_weights_turned_on_their_side_are_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["encoder.queries"] = tensors["encoder.queries"].T.contiguous()
