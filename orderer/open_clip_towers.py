@@ -66,8 +66,28 @@ def _statistics(name: str) -> dict[str, Any]:
     return {"mean": list(mean), "std": list(std)}
 
 
+def _check_own(tower: Mapping[str, Any]) -> None:
+    """Refuse a name that timm would look for on a hub or open as a folder."""
+    if ":" in str(tower.get("timm_model_name")):
+        raise ValueError(
+            "the architecture of a tower asks for a model that is not timm's own, got "
+            f"timm_model_name {tower['timm_model_name']!r}"
+        )
+    for name in ("pretrained", "pretrained_cfg", "checkpoint_path"):
+        if name in tower:
+            raise ValueError(
+                f"the architecture of a tower asks for {name}, which is never followed, got "
+                f"{tower[name]!r}"
+            )
+
+
 def build(settings: Mapping[str, Any], side: Side) -> nn.Module:
-    """Make one tower, with random weights; nothing is downloaded."""
+    """Make one tower, with random weights; nothing is downloaded.
+
+    Raises:
+        ValueError: if the settings want what is not here.
+    """
+    _check_own(settings["tower"])
     from open_clip.model import _build_text_tower, _build_vision_tower
 
     common = (settings["embed_dim"], dict(settings["tower"]))

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .pretrained import no_warnings_of_weights
-from .saved import read_settings
+from .saved import read_index, read_pixels, read_settings
 from .weights import check_names, check_safe, check_shape
 
 Side = Literal["image", "text"]
@@ -36,8 +36,14 @@ FOREIGN = {
     "experts_implementation",
     "use_pretrained_backbone",
     "backbone",
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
 }
 """Settings that name code or weights which are somewhere else."""
+OF_TIMM = ("timm_wrapper", "timm_backbone")
+"""Kinds that hand their settings on to timm, which follows them to a hub and to pickles."""
 NOT_AUTOMATIC = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
 """Kinds that AutoModel does not know."""
 LEFT_OUT = {"dtype", "torch_dtype", "transformers_version", "architectures", "id2label", "label2id"}
@@ -53,7 +59,7 @@ def architecture(folder: Path, side: Side) -> dict[str, Any]:
         ValueError: if it wants code of its own, or is of a kind that transformers does not know.
     """
     settings = read_settings(folder, "config.json")
-    _check_own(settings, folder / "config.json")
+    check_own(settings, folder / "config.json")
     kind = settings.get("model_type")
     try:
         config = AutoConfig.for_model(**settings) if kind else None
@@ -67,13 +73,19 @@ def architecture(folder: Path, side: Side) -> dict[str, Any]:
     return {"config": kept} | (_statistics(folder) if side == "image" else {})
 
 
-def _check_own(settings: Mapping[str, Any], where: object) -> None:
-    """Refuse settings that would fetch or run what is not here, at any depth."""
+def check_own(settings: Mapping[str, Any], where: object) -> None:
+    """Refuse settings that would fetch or run what is not here, at any depth.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if settings.get("model_type") in OF_TIMM:
+        raise ValueError(f"{where} asks for a model of timm's, {settings['model_type']!r}, refused")
     for name, value in settings.items():
         if name in FOREIGN and value:
             raise ValueError(f"{where} asks for {name}, which is never followed, got {value!r}")
         if isinstance(value, Mapping):
-            _check_own(value, where)
+            check_own(value, where)
 
 
 def _statistics(folder: Path) -> dict[str, Any]:
@@ -85,7 +97,7 @@ def _statistics(folder: Path) -> dict[str, Any]:
             if not said.get("do_normalize", True):
                 return {"mean": [0.0] * 3, "std": [1.0] * 3}
             if "image_mean" in said and "image_std" in said:
-                return {"mean": list(said["image_mean"]), "std": list(said["image_std"])}
+                return read_pixels(said, folder / name)
     raise FileNotFoundError(
         f"{folder} has no {PIXELS[0]} with image_mean and image_std, so nothing says what pixels "
         "its model reads"
@@ -99,7 +111,7 @@ def build(settings: Mapping[str, Any], side: Side) -> PreTrainedModel:
         ValueError: if the settings want what is not here, or are of a model that reads another kind
             of input.
     """
-    _check_own(settings["config"], "the architecture of a tower")
+    check_own(settings["config"], "the architecture of a tower")
     config = AutoConfig.for_model(**settings["config"])
     if hasattr(config, "use_cache"):
         config.use_cache = False
@@ -161,8 +173,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / FILES[0]).is_file():
         files = [folder / FILES[0]]
     elif (folder / FILES[1]).is_file():
-        parts = read_settings(folder, FILES[1])["weight_map"].values()
-        files = [folder / Path(name).name for name in sorted(set(parts))]
+        files = sorted(set(read_index(folder).values()))
     else:
         files = sorted(_unsafe(folder)) or [folder / FILES[0]]
     for file in files:

@@ -313,6 +313,8 @@ def test_a_folder_or_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     [
         ({"auto_map": {"AutoModel": "code.Net"}}, r"asks for code of its own \(auto_map\)"),
         ({"attn_implementation": "somebody/kernel"}, "asks for attn_implementation"),
+        ({"model_type": "timm_wrapper", "architecture": "hf-hub:a/b"}, "asks for a model of timm"),
+        ({"checkpoint_path": "weights.bin"}, "asks for checkpoint_path, which is never followed"),
         ({"model_type": "unheard"}, "transformers knows no model of the kind 'unheard'"),
         ({"model_type": "bert"}, "a bert model is no image tower, it reads input_ids"),
         ({"hidden_size": 18}, r"do not fit: .* is \[.*16.*\] and must be \[.*18.*\]"),
@@ -373,6 +375,31 @@ def test_weights_of_another_model_are_refused(change: Any, sentence: str, clips:
     save_file(change(weights), clips / "clip.safetensors")
     with pytest.raises(ValueError, match=sentence):
         started(f"open_clip:tiny-vit@{clips / 'clip.safetensors'}")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"timm_model_name": "hf-hub:a/b"}, "got timm_model_name 'hf-hub:a/b'"),
+        ({"checkpoint_path": "weights.bin"}, "asks for checkpoint_path, which is never followed"),
+    ],
+)
+def test_a_saved_structure_that_leads_elsewhere_is_refused(
+    change: dict[str, str], sentence: str, clips: Path
+) -> None:
+    config = started("open_clip:tiny-vit").config
+    config.features_architecture["tower"] |= change
+    with pytest.raises(ValueError, match=sentence):
+        Orderer(config)
+
+
+def test_an_index_of_weights_elsewhere_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "tower", "vit")
+    (tmp_path / "tower/model.safetensors").rename(tmp_path / "model.safetensors")
+    said = {"metadata": {}, "weight_map": {"a": "../model.safetensors"}}
+    (tmp_path / "tower/model.safetensors.index.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"lie beside it, got '\.\./model\.safetensors'"):
+        started(f"transformers:{tmp_path / 'tower'}")
 
 
 def test_a_damaged_weight_file_is_refused(tmp_path: Path) -> None:
