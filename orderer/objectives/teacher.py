@@ -3,9 +3,7 @@
 B batch   H, W image height and width   C channels   h, w height and width of a feature map
 """
 
-import hashlib
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel
+
+from ..pretrained import no_warnings_of_weights
+from ..saved import read_pixels, read_settings
+from ..transformers_towers import check_own, weight_files
+from ..weights import check_shape, digest_of
+
+SETTINGS, PIXELS = "config.json", "preprocessor_config.json"
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels: for networks that come without their own."""
@@ -30,13 +35,13 @@ class Teacher:
 
     Raises:
         OSError: if no such model can be read from the folder.
-        ValueError: if it is no vision model.
+        ValueError: if it is no vision model, or asks for code or weights that are elsewhere.
     """
 
     def __init__(self, folder: Path) -> None:
         self.network = load_network(folder)
         self.weights = weights_hash(folder)
-        """sha256 of its weight files."""
+        """sha256 of its weight files and of its settings, those of pixels too."""
         asked = ANY_SIZE in inspect.signature(self.network.forward).parameters
         self._options = {ANY_SIZE: True} if asked else {}
         mean, std = _statistics(folder)
@@ -83,13 +88,24 @@ def load_network(folder: Path) -> nn.Module:
     """Load a vision model, or the vision tower of a model of both, and freeze it."""
     if not folder.is_dir() or not list(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder} is no folder with a model in safetensors")
+    check_own(read_settings(folder, SETTINGS), folder / SETTINGS)
+    weight_files(folder)
     try:
-        model, report = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        with no_warnings_of_weights():
+            model, report = AutoModel.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below
+            )
+    except Exception as error:  # safetensors and transformers raise several kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OSError(f"no vision model can be read from {folder}: {reason}") from error
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        check_shape(folder, name, found, wanted)
     model = getattr(model, "vision_model", model)
     if model.main_input_name != "pixel_values":
         raise ValueError(f"{folder} holds no vision model, it reads {model.main_input_name}")
@@ -99,15 +115,12 @@ def load_network(folder: Path) -> nn.Module:
 
 
 def weights_hash(folder: Path) -> str:
-    """The sha256 of a folder's weight files, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    """The sha256 of a folder's weight files, in the order of their names, and of its settings."""
+    settings = [folder / name for name in (SETTINGS, PIXELS) if (folder / name).is_file()]
+    return digest_of([*sorted(folder.glob("*.safetensors")), *settings])
 
 
-def _statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    file = folder / "preprocessor_config.json"
-    said = json.loads(file.read_text()) if file.is_file() else {}
-    return tuple(said.get("image_mean", MEAN)), tuple(said.get("image_std", STD))
+def _statistics(folder: Path) -> tuple[list[float], list[float]]:
+    said = read_settings(folder, PIXELS) if (folder / PIXELS).is_file() else {}
+    pixels = read_pixels({"image_mean": MEAN, "image_std": STD, **said}, folder / PIXELS)
+    return pixels["mean"], pixels["std"]

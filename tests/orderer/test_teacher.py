@@ -1,5 +1,6 @@
 """Frozen vision networks: of any kind, from a folder, never learning."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,7 +61,10 @@ def test_the_hash_names_the_weights(vision_model: Save) -> None:
     tensors = load_file(folder / "model.safetensors")
     next(iter(tensors.values())).view(-1)[0] += 1
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    assert Teacher(folder).weights != before
+    changed = Teacher(folder).weights
+    assert changed != before
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3]}')
+    assert Teacher(folder).weights not in (before, changed)
 
 
 def test_a_folder_without_safe_weights_is_refused(vision_model: Save, tmp_path: Path) -> None:
@@ -86,3 +90,38 @@ def test_a_model_that_sees_nothing_is_refused(tmp_path: Path) -> None:
     text.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds no vision model, it reads input_ids"):
         Teacher(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"auto_map": {"AutoModel": "code.Net"}}, r"asks for code of its own \(auto_map\)"),
+        ({"model_type": "timm_wrapper", "architecture": "hf-hub:a/b"}, "asks for a model of timm"),
+        ({"hidden_sizes": [8, 16]}, r"do not fit: .* is \[.*12.*\] and must be \[.*16.*\]"),
+        ({"hidden_sizes": "wide"}, "no vision model can be read from"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    vision_model: Save, settings: dict[str, object], sentence: str
+) -> None:
+    path = vision_model("resnet") / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    with pytest.raises((ValueError, OSError), match=sentence) as refusal:
+        Teacher(path.parent)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("said", ["{", '{"image_mean": null}', '{"image_std": ["a", 1, 2]}'])
+def test_pixels_that_are_not_said_are_refused(vision_model: Save, said: str) -> None:
+    folder = vision_model("resnet")
+    (folder / "preprocessor_config.json").write_text(said)
+    with pytest.raises(ValueError, match=r"is not JSON|must be three numbers"):
+        Teacher(folder)
+
+
+def test_damaged_weights_are_refused(vision_model: Save) -> None:
+    folder = vision_model("resnet")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:100])
+    with pytest.raises(OSError, match=f"no vision model can be read from {folder}: "):
+        Teacher(folder)
