@@ -26,6 +26,16 @@ from recipes.engine.files import replace_file
 NESTED = ("state_dict", "model")
 WRAPPED = "module."
 SUFFIX = ".safetensors"
+NOT_ITS_OWN = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
+"""What torch.load raises at a file that torch.save did not write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ def _open(path: Path) -> object:
         raise FileNotFoundError(f"there is no weight file {path}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except NOT_ITS_OWN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} holds more than tensors, or none: {reason}") from error
 

@@ -60,3 +60,10 @@ def test_it_is_started_with_two_words(program: Any, tmp_path: Path) -> None:
     assert "2 tensors" in program(*arguments).stdout
     again = program(*arguments)
     assert again.returncode == 2 and "out.safetensors is there already" in again.stderr
+
+
+@pytest.mark.parametrize("text", ["hello\n", "a,b\n1,2\n", "<html></html>", "{}", "0"])
+def test_a_file_that_is_no_pickle_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "in.pt").write_text(text)
+    with pytest.raises(ValueError, match=r"in\.pt holds more than tensors, or none: "):
+        main(Conversion(source=tmp_path / "in.pt", target=tmp_path / "out.safetensors"))
