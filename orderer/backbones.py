@@ -23,6 +23,7 @@ from . import open_clip_towers, transformers_towers
 from .borrowed import Borrowed
 from .layers import portable_attention
 from .positions import Grid, resampled
+from .saved import read_pixels
 
 
 class Backbone(Borrowed):
@@ -34,7 +35,9 @@ class Backbone(Borrowed):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
-        self.mean, self.std = settings["mean"], settings["std"]
+        said = {"image_mean": settings["mean"], "image_std": settings["std"]}
+        pixels = read_pixels(said, "the architecture of a tower")
+        self.mean, self.std = pixels["mean"], pixels["std"]
 
     def grid(self, height: int, width: int) -> Grid:
         """Rows and columns of the features of an image of this size in pixels.

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .building import built_from
 from .config import OrdererConfig
 from .patches import patchify
 from .positions import Grid
@@ -42,10 +43,16 @@ class RawPatches(nn.Module):
 
 
 def make_features(config: OrdererConfig) -> Features:
-    """Make the features that a config names."""
+    """Make the features that a config names.
+
+    Raises:
+        ValueError: if its architecture builds no tower.
+    """
     if config.features == "patches":
         return RawPatches(config.patch_size)
     from .backbones import OpenClipFeatures, TransformersFeatures  # slow to import
 
     kind = OpenClipFeatures if config.features == "open_clip" else TransformersFeatures
-    return kind(config.features_architecture or {}, config.features_trained)
+    with built_from("features_architecture", "tower"):
+        made = kind(config.features_architecture or {}, config.features_trained)
+    return made

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .borrowed import Borrowed
+from .building import built_from
 from .config import OrdererConfig
 from .layers import portable_attention
 
@@ -80,15 +81,24 @@ class OpenClipText(TextTower, Borrowed):
 
 
 def make_text(config: OrdererConfig) -> Text:
-    """Make the text tower that a config names."""
-    settings = config.text_architecture or {}
-    if config.text == "open_clip":
-        return OpenClipText(settings, config.text_trained)
-    if config.text == "transformers":
-        from .transformers_text import TransformersText  # slow to import
+    """Make the text tower that a config names.
 
-        return TransformersText(config)
-    return make_own_text(config)
+    Raises:
+        ValueError: if its architecture builds no tower.
+    """
+    if config.text == "own":
+        return make_own_text(config)
+    with built_from("text_architecture", "tower"):
+        made = _of_others(config)
+    return made
+
+
+def _of_others(config: OrdererConfig) -> Text:
+    if config.text == "open_clip":
+        return OpenClipText(config.text_architecture or {}, config.text_trained)
+    from .transformers_text import TransformersText  # slow to import
+
+    return TransformersText(config)
 
 
 def make_own_text(config: OrdererConfig) -> TextTower:

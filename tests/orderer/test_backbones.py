@@ -94,6 +94,7 @@ def test_a_saved_orderer_needs_no_folder_of_its_tower(
     orderer = started(f"transformers:{tmp_path / 'tower'}").eval()
     orderer.save_pretrained(tmp_path / "orderer")
     shutil.rmtree(tmp_path / "tower")
+    assert str(tmp_path) not in (tmp_path / "orderer/config.json").read_text()
     again = Orderer.from_pretrained(tmp_path / "orderer")
     assert torch.equal(again.encode(images), orderer.encode(images))
     assert again.encoding_hash() == orderer.encoding_hash()
@@ -391,6 +392,35 @@ def test_a_saved_structure_that_leads_elsewhere_is_refused(
     config.features_architecture["tower"] |= change
     with pytest.raises(ValueError, match=sentence):
         Orderer(config)
+
+
+@pytest.mark.parametrize("part", ["features", "text"])
+@pytest.mark.parametrize("source", ["open_clip", "transformers"])
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {},
+        {"config": {}, "mean": MEAN, "std": STD},
+        {"config": {"model_type": "vit", "hidden_size": "wide"}, "mean": MEAN, "std": STD},
+        {"config": {"model_type": "vit"}, "mean": "grey", "std": STD},
+        {"tower": {"unheard": 1}, "embed_dim": 8, "quick_gelu": False, "mean": MEAN, "std": STD},
+        {"tower": None, "embed_dim": "wide", "quick_gelu": [], "mean": MEAN, "std": STD},
+    ],
+)
+def test_a_structure_that_builds_no_tower_is_refused(
+    part: str, source: str, structure: dict[str, Any]
+) -> None:
+    settings = {part: source, f"{part}_architecture": structure}
+    if settings.get("text") == "transformers":
+        settings["text_end"] = 1
+    with pytest.raises(ValueError, match=rf"^{part}_architecture builds no tower: [^\n]+$"):
+        Orderer(OrdererConfig(**SMALL, **settings))
+
+
+def test_weights_are_known_by_the_last_name_of_their_file(clips: Path) -> None:
+    save_file(open_clip.create_model("tiny-vit").state_dict(), clips / "clip.safetensors")
+    weights = started(f"open_clip:tiny-vit@{clips / 'clip.safetensors'}").config.features_weights
+    assert weights["from"] == "open_clip:tiny-vit@clip.safetensors"
 
 
 def test_an_index_of_weights_elsewhere_is_refused(tmp_path: Path) -> None:
