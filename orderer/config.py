@@ -61,9 +61,9 @@ class OrdererConfig(CheckedConfig):
     """With which a flow decoder decodes; Heun's steps cost twice as much."""
     decoder_steps: int = 15
     """Steps of that solver."""
-    autoencoder: str | dict | None = None  # type: ignore[type-arg]  # JSON's
-    """In whose frozen latents the decoder works: a folder with a diffusers `AutoencoderKL`, which
-    a model replaces by its settings; null decodes to pixels."""
+    autoencoder: dict[str, Any] | None = None
+    """Settings of the diffusers `AutoencoderKL` in whose frozen latents the decoder works, and the
+    `sha256` of its weights; `complete_settings` takes a folder. Null decodes to pixels."""
     readout: Literal["causal", "pooled"] = "causal"
     """A causal transformer over the tokens, or their mean, the readout of unordered tokens."""
     width: int = 128
@@ -169,7 +169,7 @@ class OrdererConfig(CheckedConfig):
     @property
     def patch_values(self) -> int:
         """Values of one patch of what is decoded: three colours of every pixel, or the latents'."""
-        if not isinstance(self.autoencoder, dict):
+        if self.autoencoder is None:
             return 3 * self.patch_size**2
         factor = 2 ** (len(self.autoencoder["block_out_channels"]) - 1)
         return int(self.autoencoder["latent_channels"] * (self.patch_size // factor) ** 2)

@@ -16,11 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .building import built_from
 from .config import OrdererConfig
 from .saved import read_settings
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 KIND = "AutoencoderKL"
+RECORDED = ("sha256", "from")
+"""Of the weights, beside the settings."""
 
 
 @runtime_checkable
@@ -65,6 +68,10 @@ class FrozenLatents(nn.Module):
         self.factor = latent_factor(autoencoder.config)
         self.shift, self.scale = shift_and_scale(autoencoder.config)
 
+    def start_from(self, folder: Path) -> None:
+        """Take the weights from a folder."""
+        self.autoencoder.load_state_dict(_loaded(folder).state_dict())
+
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         latents = self.autoencoder.encode(images).latent_dist.mode().float()
@@ -106,22 +113,18 @@ def shift_and_scale(settings: Mapping[str, Any]) -> tuple[list[float], list[floa
 
 
 def make_latents(config: OrdererConfig) -> Latents:
-    """Make what a config names; the name of a folder there is replaced by what the folder says.
+    """Make what a config describes, an autoencoder with random weights.
 
     Raises:
-        ValueError: if the folder holds no such autoencoder, or its latents do not tile a patch.
-        FileNotFoundError: if the folder is not there.
+        ValueError: if the settings build no autoencoder, or its latents do not tile a patch.
         ImportError: if diffusers is not installed.
     """
     if config.autoencoder is None:
         return Pixels()
-    if isinstance(config.autoencoder, str):
-        folder = Path(config.autoencoder)
-        config.autoencoder = settings_of(folder)
-        latents = FrozenLatents(_loaded(folder))
-    else:
-        settings = {key: value for key, value in config.autoencoder.items() if key != "sha256"}
+    settings = {key: value for key, value in config.autoencoder.items() if key not in RECORDED}
+    with built_from("autoencoder", "autoencoder"):
         latents = FrozenLatents(_diffusers().AutoencoderKL.from_config(settings))
+        config.patch_values  # noqa: B018  # needs settings for which diffusers has defaults
     if config.patch_size % latents.factor:
         raise ValueError(
             f"patch_size must be a multiple of the {latents.factor} pixels to a latent, got "

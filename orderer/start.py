@@ -20,6 +20,7 @@ import torch
 
 from . import open_clip_towers, transformers_towers
 from .config import OrdererConfig
+from .latents import FrozenLatents, settings_of
 from .model import Orderer
 from .processor import OrdererProcessor
 from .tokenizer import LocalTokenizer, tokenizer_settings
@@ -44,13 +45,16 @@ class _Named:
 
 
 def complete_settings(settings: Mapping[str, Any]) -> OrdererConfig:
-    """Check the settings of an orderer, and put structures in place of names of towers.
+    """Check the settings of an orderer, and put structures in place of names of towers and of the
+    folder of an autoencoder.
 
     Raises:
-        OSError: if the file or folder of a tower is not there or damaged.
+        OSError: if the file or folder of one is not there or damaged.
         ValueError: for a setting that is wrong, or a tower that cannot be read.
     """
     complete = dict(settings)
+    if isinstance(folder := complete.get("autoencoder"), str):
+        complete["autoencoder"] = {**settings_of(Path(folder)), "from": folder}
     for part in SIDES:
         spec = complete.get(part, PLAIN[part])
         if isinstance(spec, str) and f"{part}_architecture" not in complete and spec != PLAIN[part]:
@@ -133,13 +137,17 @@ def _of_encoder(structure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def start_orderer(config: OrdererConfig) -> Orderer:
-    """Make an orderer whose towers have the weights that its settings name.
+    """Make an orderer whose towers and autoencoder have the weights that its settings name.
+
+    Its own settings keep the last names of files and folders only: they are saved and shared.
 
     Raises:
-        OSError: if the file or folder of a tower is not there or damaged.
+        OSError: if the file or folder of one is not there or damaged.
         ValueError: if weights do not fit.
     """
-    orderer = Orderer(config)
+    orderer = Orderer(_without_folders(config))
+    if isinstance(orderer.latents, FrozenLatents) and "from" in (config.autoencoder or {}):
+        orderer.latents.start_from(Path((config.autoencoder or {})["from"]))
     for part in SIDES:
         source, weights = getattr(config, part), getattr(config, f"{part}_weights")
         structure = getattr(config, f"{part}_architecture")
@@ -156,6 +164,25 @@ def start_orderer(config: OrdererConfig) -> Orderer:
             continue
         getattr(orderer, part).start_from(structure, _parsed(part, weights["from"]).path)
     return orderer
+
+
+def _without_folders(config: OrdererConfig) -> OrdererConfig:
+    settings = config.own()
+    for part in SIDES:
+        if weights := settings[f"{part}_weights"]:
+            spec = _without_folder(_parsed(part, weights["from"]))
+            settings[f"{part}_weights"] = {**weights, "from": spec}
+    if "from" in (settings["autoencoder"] or {}):
+        name = Path(settings["autoencoder"]["from"]).absolute().name
+        settings["autoencoder"] = {**settings["autoencoder"], "from": name}
+    return OrdererConfig(**settings)
+
+
+def _without_folder(named: _Named) -> str:
+    last = named.path.absolute().name if named.path else ""
+    if named.source == "transformers":
+        return f"transformers:{last}"
+    return f"open_clip:{named.name}@{last}"
 
 
 def start_processor(config: OrdererConfig) -> OrdererProcessor:

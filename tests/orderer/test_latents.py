@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from orderer import Orderer, OrdererConfig
+from orderer import Orderer, OrdererConfig, complete_settings, start_orderer
 from orderer.latents import FrozenLatents, shift_and_scale
 
 BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 2}
@@ -33,7 +33,7 @@ def made(folder: Path, **settings: object) -> Orderer:
     towers = {"heads": 2, "text_width": 16, "text_heads": 2, "text_layers": 1, "embed_dim": 8}
     sizes = {"image_size": 16, "patch_size": 4, "tokens": 4, "token_dim": 6, "width": 16}
     kind = {"decoder": "flow", "decoder_steps": 2, "autoencoder": str(folder)}
-    return Orderer(OrdererConfig(**{**kind, **sizes, **towers, **settings})).eval()
+    return start_orderer(complete_settings({**kind, **sizes, **towers, **settings})).eval()
 
 
 @pytest.fixture
@@ -98,6 +98,7 @@ def test_a_saved_orderer_needs_its_folder_no_more(folder: Path, tmp_path: Path) 
     assert torch.equal(again.decode(tokens), orderer.decode(tokens))
     assert again.config.autoencoder == json.loads(json.dumps(orderer.config.autoencoder))
     assert len(again.config.autoencoder["sha256"]) == 64
+    assert str(tmp_path) not in (tmp_path / "orderer/config.json").read_text()
     assert not list(again.latents.parameters())
 
 
@@ -133,6 +134,33 @@ def test_a_model_of_another_kind_is_refused(folder: Path) -> None:
 def test_an_autoencoder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         made(tmp_path / "nowhere")
+
+
+def test_a_model_reads_no_folder_that_its_settings_name(folder: Path) -> None:
+    with pytest.raises(ValueError, match="autoencoder must be named values or null, got '/"):
+        OrdererConfig(autoencoder=str(folder))
+
+
+def test_settings_are_left_as_they_were(folder: Path) -> None:
+    config = complete_settings({"patch_size": 4, "autoencoder": str(folder)})
+    before = json.dumps(config.to_dict())
+    start_orderer(config)
+    assert json.dumps(config.to_dict()) == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"latent_channels": 4},
+        {"block_out_channels": "wide", "latent_channels": 4},
+        {"block_out_channels": [8, 8], "latent_channels": 2, "down_block_types": ["Evil"]},
+        {"block_out_channels": [32], "latent_channels": 2, "scaling_factor": None},
+    ],
+)
+def test_settings_that_build_no_autoencoder_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"^autoencoder builds no autoencoder: [^\n]+$"):
+        Orderer(OrdererConfig(patch_size=4, autoencoder=settings))
 
 
 def test_an_absent_library_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
