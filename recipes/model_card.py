@@ -3,6 +3,8 @@
 Format: https://huggingface.co/docs/hub/model-cards
 """
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,8 @@ from recipes.engine.pictures import curves
 LIBRARY = "sightline"
 TASK = "image-feature-extraction"
 """Of the hub's list; none of it says `image tokenizer`."""
+FOLDERS = re.compile(r"[^=:@,\[\]'\"]*/+(?=[^/])")
+"""What stands before the last name of a path, also within `--name=path` and `kind:path`."""
 RETRIEVAL, PSNR = "retrieval.png", "psnr.png"
 
 
@@ -177,6 +181,8 @@ class Card:
             return ""
         found = self.measured
         about = {**found.protocol, "data": found.source, **found.made_with}
+        if "command" in about:
+            about["command"] = shlex.join(map(_last_name, shlex.split(about["command"])))
         return f"## Protocol\n\n{_yaml(about)}"
 
     def _training(self) -> str:
@@ -184,8 +190,25 @@ class Card:
         if self.measured is not None:
             names = ("data", "train_orderer", "train_ar", "train_joint", "seed", "precision")
             about |= {name: self.measured.config[name] for name in names}
-            about["data"] = {**about["data"], "source": self.measured.source}  # no folders of ours
+            about["data"] = {**about["data"], "source": self.measured.source}
+        about = _without_folders(about)
         return f"## Training\n\nLicence of the weights: {self.licence}.\n\n{_yaml(about)}"
+
+
+def _without_folders(value: JSON) -> JSON:
+    """The same values; of each path only the last name, for folders are nobody's business."""
+    match value:
+        case Mapping():
+            return {name: _without_folders(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_without_folders(each) for each in value]
+        case str() if value.startswith(("/", "~")) or not re.search(r"\s", value):
+            return _last_name(value)
+    return value
+
+
+def _last_name(word: str) -> str:
+    return FOLDERS.sub("", word).rstrip("/")
 
 
 def _table(rows: Mapping[str, Mapping[int, float]]) -> str:

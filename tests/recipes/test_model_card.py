@@ -1,5 +1,6 @@
 """The card of a model says what was measured, and no more."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,18 @@ def measured() -> Measured:
         },
         protocol={"split": "val", "ties": "expected rank"},
         config={
-            name: {"source": ["some/where/cifar10"]} if name == "data" else None
-            for name in ("data", "train_orderer", "train_ar", "train_joint", "seed", "precision")
+            "data": {"source": ["some/where/cifar10"], "templates": ["a photo/drawing of a {}"]},
+            "train_orderer": {
+                "qformer": "/home/Jane Doe/blip2",
+                "objectives": {"perceptual_model": "/home/jane/convnext", "perceptual": 0.5},
+            },
+            **dict.fromkeys(("train_ar", "train_joint", "seed", "precision")),
         },
-        made_with={"commit": "abc"},
+        made_with={
+            "commit": "abc",
+            "command": "python -m recipes.evaluate --out=/home/jane/runs/a "
+            "--orderer.features=open_clip:ViT-B-16@/home/jane/clip.safetensors /home/jane/a.yaml",
+        },
     )
 
 
@@ -49,8 +58,18 @@ def test_every_prefix_has_its_figures_in_table_and_metadata(measured: Measured) 
     (model,) = yaml.safe_load(text.split("---")[1])["model-index"]
     values = [m["value"] for result in model["results"] for m in result["metrics"]]
     assert sorted(values) == [0.25, 0.25, 0.5, 0.5, 0.75, 0.875, 20.0, 30.5]
-    assert "some/where" not in text  # folders are nobody's business
     assert {result["dataset"]["name"] for result in model["results"]} == {"cifar10"}
+
+
+def test_folders_are_nobodys_business(measured: Measured) -> None:
+    settings = {**OrdererConfig().own(), "text_weights": {"from": "transformers:/home/jane/bert"}}
+    text = replace(card(measured), settings=settings).text([])
+    assert not any(folder in text for folder in ("some/where", "jane", "Jane"))
+    command = "python -m recipes.evaluate --out=a --orderer.features=open_clip:ViT-B-16@clip.safe"
+    assert command in " ".join(text.split())
+    for kept in ("qformer: blip2", "perceptual_model: convnext", "from: transformers:bert"):
+        assert kept in text
+    assert "a photo/drawing of a {}" in text
 
 
 def test_its_curves_are_pictures(measured: Measured, tmp_path: Path) -> None:
