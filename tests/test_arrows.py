@@ -21,6 +21,7 @@ SHARED_BY_STAGES = {
     "orderer.formats",
     "orderer.pretrained",
     "orderer.saved",
+    "orderer.weights",
 }
 """What stage 2 takes from stage 1: parts that know no orderer."""
 
