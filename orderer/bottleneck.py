@@ -28,9 +28,9 @@ class Bottleneck(nn.Module):
     """The last step of encoding; it has no weights.
 
     `none` leaves tokens as they are; `norm` gives each zero mean and unit variance over its
-    channels; `sphere` gives each the norm sqrt(D), but for one
-    shorter than SHORTEST, so that its gradient is bounded, and zero stays zero; `kl` has the encoder say a mean and a variance
-    for each channel, and pulls both to those of noise by the term `kl`.
+    channels; `sphere` gives each the norm sqrt(D), but for one shorter than SHORTEST, so that its
+    gradient is bounded, and zero stays zero; `kl` has the encoder say a mean and a variance for
+    each channel, and pulls both to those of noise by the term `kl`.
 
     Sources: `norm`: Wen et al. 2025 (Semanticist, `norm_slots`), https://arxiv.org/abs/2503.08685;
     `sphere`: Ke and Xue 2025 (SphereAR), https://arxiv.org/abs/2509.24335; `kl`: Kingma and Welling

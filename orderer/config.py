@@ -119,7 +119,9 @@ class OrdererConfig(CheckedConfig):
                     f"others, got {part} {getattr(self, part)!r}"
                 )
         if self.features == "patches" and self.features_trained:
-            raise ValueError("features_trained needs a tower that can learn, got features 'patches'")
+            raise ValueError(
+                "features_trained needs a tower that can learn, got features 'patches'"
+            )
         if self.text == "own" and not self.text_trained:
             raise ValueError("text_trained must be true where the text tower is our own, got false")
         if self.text == "transformers" and self.fusion_layers is not None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .config import OrdererConfig
 from .decoder import Placed, Rebuilt
 from .flow import euler, guide, heun, logit_normal_timesteps, on_path
-from .layers import Attention
+from .layers import BlockParts
 from .positions import Grid
 
 FREQUENCIES = 64
@@ -142,7 +142,9 @@ class FlowDecoder(Placed):
         modulations: Float[Tensor, "#B L M"],
     ) -> tuple[Float[Tensor, "B N P"], Float[Tensor, "B N W"]]:
         number = masks.shape[1]
-        x = torch.cat([masks + self.embed_noisy(noisy.to(self.null)), tokens], dim=1)  # [B, N + K, W]
+        x = torch.cat(
+            [masks + self.embed_noisy(noisy.to(self.null)), tokens], dim=1
+        )  # [B, N + K, W]
         states = x
         for layer, block in enumerate(self.blocks, start=1):
             x = block(x, modulations[:, layer - 1])
@@ -167,21 +169,12 @@ class FlowDecoder(Placed):
         return fixed.to(device).expand(batch, *shape)
 
 
-class ModulatedBlock(nn.Module):
+class ModulatedBlock(BlockParts):
     """`Block`, its two inputs shifted and scaled, its two outputs gated.
 
     Where all modulations are 0, as they start, it is that block: a gate that starts closed (DiT's)
     only pays in models of many layers.
     """
-
-    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.norm_1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
-        )
 
     def forward(
         self, x: Float[Tensor, "B S W"], modulation: Float[Tensor, "#B M"]

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 
 from .borrowed import Borrowed
 from .bottleneck import Bottled, Bottleneck
+from .bound import at_most
 from .config import OrdererConfig
 from .cross_encoder import CrossEncoder
 from .decoder import Decoder, Rebuilt
@@ -55,7 +56,7 @@ class Orderer(CheckedModel):
     config_class = OrdererConfig
     main_input_name = "images"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Block", "ResidualAttentionBlock")
+    _no_split_modules = ("Block", "ModulatedBlock", "ResidualAttentionBlock")
     """What is repeated: the unit of sharding, compiling and gradient checkpointing."""
     config: OrdererConfig
 
@@ -252,7 +253,7 @@ class Orderer(CheckedModel):
     @property
     def scale(self) -> Float[Tensor, ""]:
         """The learned inverse temperature of the contrastive loss."""
-        return self.log_scale.exp().clamp(max=MOST_SCALE)
+        return at_most(self.log_scale, math.log(MOST_SCALE)).exp()
 
     def encoding_hash(self) -> str:
         """Name this encoding: sha256 over the encoder's tensors and the settings that shape it.

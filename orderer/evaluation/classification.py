@@ -39,8 +39,8 @@ def classification_metrics(
         random order, as in retrieval; and `ties`, the images whose class has the score of another.
 
     Raises:
-        ValueError: for half-precision or non-finite embeddings, a label of no class, another number of labels
-            than images, a k below 1, or no image.
+        ValueError: for half-precision or non-finite embeddings, a label of no class, another number
+            of labels than images, a k below 1, or no image.
     """
     check_embeddings(image=image_embeddings, text=classes)
     check_places(ks)

@@ -11,14 +11,14 @@ RIDGE = 1e-3
 """Weight of the map's squared norm, for each image, on channels of unit variance."""
 
 LEAST = 1e-6
-"""Summed squares, after standardising, below which a token is constant: there is nothing to explain."""
+"""Summed squares, after standardising, below which nothing is left to explain."""
 
 
 def explained_by_each(tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "K K"]:
     """Share of the variance of token i (row) that a linear map of token j (column) explains.
 
-    Fitted on the first half of the images, measured on the second: 0 is nothing (or less), 1 all. Of a
-    token that is constant nothing is explained.
+    Fitted on the first half of the images, measured on the second: 0 is nothing (or less), 1 all.
+    Of a token that is constant nothing is explained.
 
     Raises:
         ValueError: for fewer than 4 images.

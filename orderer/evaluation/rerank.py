@@ -52,7 +52,7 @@ def reranked_metrics(
         chunk: queries whose shortlists are matched at once.
 
     Raises:
-        ValueError: for what `retrieval_metrics` refuses, a shortlist below 1, or a match that is NaN.
+        ValueError: for what `retrieval_metrics` refuses, a shortlist below 1, or a NaN match.
     """
     check_pairs(image_embeddings, text_embeddings, image_of_text, ks)
     if shortlist < 1:

@@ -40,5 +40,5 @@ def test_no_draw_is_refused(tiny_orderer: Orderer) -> None:
 
 
 def test_whole_numbers_of_another_kind_are_refused(tiny_orderer: Orderer) -> None:
-    with pytest.raises(ValueError, match="pixels must be uint8 .* got torch.int64"):
+    with pytest.raises(ValueError, match=r"pixels must be uint8 .* got torch.int64"):
         attribution_maps(tiny_orderer, torch.zeros(1, 3, 16, 16, dtype=torch.long))
