@@ -9,6 +9,7 @@ positions of that kind.
 """
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from .layers import portable_attention
 from .positions import Grid, resampled
 from .saved import read_pixels
 
+OF_NO_PATCH = {"cls_token", "class_embedding", "distillation_token", "register_tokens"}
+"""Parameters of transformers' towers that are states of no patch, and come before the patches."""
+
 
 class Backbone(Borrowed):
     """What all have in common: pixels as the tower knows them, and a grid that must come out."""
@@ -32,6 +36,8 @@ class Backbone(Borrowed):
     channels: int
     stride: int
     """Pixels from one patch to the next."""
+    others: int = 0
+    """States of no patch, which come first."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
@@ -58,13 +64,25 @@ class Backbone(Borrowed):
         mean, std = (images.new_tensor(each)[:, None, None] for each in (self.mean, self.std))
         with self.graph(images), portable_attention(images.device):
             states = self.states(((images + 1) / 2 - mean) / std)
+        return self._of_patches(states, (rows, columns))
+
+    def _of_patches(self, states: Tensor, grid: Grid) -> Float[Tensor, "B N F"]:
+        """Leave out states of no patch; any other number of states would be of other patches."""
+        number = math.prod(grid)
         if states.ndim == 4:
+            _refuse_other_grid(tuple(states.shape[2:]), grid)
             states = rearrange(states, "b f h w -> b (h w) f")
-        if states.shape[1] < rows * columns:
+        elif states.shape[1] != number + self.others:
             raise ValueError(
-                f"the features' tower gives {states.shape[1]} vectors on a grid of {rows * columns}"
+                f"the features' tower gives {states.shape[1]} vectors, where {number} patches and "
+                f"{self.others} tokens of no patch make {number + self.others}"
             )
-        return states[:, -rows * columns :]  # tokens of no patch come first
+        if states.shape[2] != self.channels:
+            raise ValueError(
+                f"the features' tower gives vectors of {states.shape[2]} channels, its settings "
+                f"say {self.channels}"
+            )
+        return states[:, -number:]
 
     def states(self, pixels: Float[Tensor, "B 3 H W"]) -> Tensor:
         """The tower's last states, [B, tokens, F] or [B, F, h, w]."""
@@ -154,6 +172,12 @@ class TransformersFeatures(Backbone):
         super().__init__(settings)
         self.network = transformers_towers.build(settings, "image")
         config = self.network.config
+        if getattr(config, "mask_ratio", None) is not None:
+            raise ValueError(
+                "the features' tower must read all patches in their order, a "
+                f"{config.model_type} model has a mask_ratio of {config.mask_ratio}"
+            )
+        self.others = _of_no_patch(self.network)
         self.stride, self.channels = _stride(config), _channels(config)
         self.interpolates = "interpolate_pos_encoding" in _arguments(self.network)
         self.in_patches = "spatial_shapes" in _arguments(self.network)
@@ -190,6 +214,23 @@ class TransformersFeatures(Backbone):
             pixel_attention_mask=torch.ones(patches.shape[:2], device=pixels.device).long(),
             spatial_shapes=torch.tensor([grid] * len(pixels), device=pixels.device),
         ).last_hidden_state
+
+
+def _refuse_other_grid(found: tuple[int, ...], grid: Grid) -> None:
+    if found != grid:
+        raise ValueError(
+            f"the features' tower gives a grid of {found[0]} x {found[1]}, where its settings say "
+            f"{grid[0]} x {grid[1]}"
+        )
+
+
+def _of_no_patch(network: nn.Module) -> int:
+    """How many states are of no patch."""
+    return sum(
+        math.prod(parameter.shape[:-1])
+        for name, parameter in network.named_parameters()
+        if name.rpartition(".")[2] in OF_NO_PATCH
+    )
 
 
 def _arguments(network: nn.Module) -> set[str]:

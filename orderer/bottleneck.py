@@ -10,6 +10,9 @@ from torch.nn import functional as F
 LOG_VARIANCES = (-20.0, 10.0)
 """Bounds of what the kl bottleneck may say, so that nothing overflows."""
 
+SHORTEST = 1e-6
+"""Norm below which the sphere bottleneck makes a token no longer."""
+
 
 class Bottled(NamedTuple):
     """Tokens, and what their description costs."""
@@ -25,8 +28,9 @@ class Bottleneck(nn.Module):
     """The last step of encoding; it has no weights.
 
     `none` leaves tokens as they are; `norm` gives each zero mean and unit variance over its
-    channels; `sphere` gives each the norm sqrt(D); `kl` has the encoder say a mean and a variance
-    for each channel, and pulls both to those of noise by the term `kl`.
+    channels; `sphere` gives each the norm sqrt(D), but for one shorter than SHORTEST, so that its
+    gradient is bounded, and zero stays zero; `kl` has the encoder say a mean and a variance for
+    each channel, and pulls both to those of noise by the term `kl`.
 
     Sources: `norm`: Wen et al. 2025 (Semanticist, `norm_slots`), https://arxiv.org/abs/2503.08685;
     `sphere`: Ke and Xue 2025 (SphereAR), https://arxiv.org/abs/2509.24335; `kl`: Kingma and Welling
@@ -44,7 +48,7 @@ class Bottleneck(nn.Module):
         if self.kind == "norm":
             return normalise_tokens(x)
         if self.kind == "sphere":
-            return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5
+            return F.normalize(x, dim=-1, eps=SHORTEST) * x.shape[-1] ** 0.5
         return x.chunk(2, dim=-1)[0] if self.kind == "kl" else x
 
     def sample(

@@ -1,5 +1,6 @@
 """The settings of an orderer: typed, checked, saved beside its weights."""
 
+import math
 from typing import Any, Literal
 
 from .migrations import ORDERER_MIGRATIONS
@@ -117,6 +118,10 @@ class OrdererConfig(CheckedConfig):
                     f"{part}_architecture belongs to towers of other libraries, all of them and no "
                     f"others, got {part} {getattr(self, part)!r}"
                 )
+        if self.features == "patches" and self.features_trained:
+            raise ValueError(
+                "features_trained needs a tower that can learn, got features 'patches'"
+            )
         if self.text == "own" and not self.text_trained:
             raise ValueError("text_trained must be true where the text tower is our own, got false")
         if self.text == "transformers" and self.fusion_layers is not None:
@@ -139,8 +144,13 @@ class OrdererConfig(CheckedConfig):
             )
         if self.caption_pieces is not None:
             self._check_pieces(self.caption_pieces)
-        if self.token_noise < 0:
-            raise ValueError(f"token_noise must not be negative, got {self.token_noise}")
+        if not 0 <= self.token_noise < math.inf:
+            raise ValueError(f"token_noise must be finite and not below 0, got {self.token_noise}")
+        if self.context_length < 3:
+            raise ValueError(
+                "context_length must be at least 3, for a start, a word and an end, got "
+                f"{self.context_length}"
+            )
 
     def _check_pieces(self, pieces: list[int]) -> None:
         if self.fusion_layers is None:

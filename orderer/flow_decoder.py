@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .config import OrdererConfig
 from .decoder import Placed, Rebuilt
 from .flow import euler, guide, heun, logit_normal_timesteps, on_path
-from .layers import Attention
+from .layers import BlockParts
 from .positions import Grid
 
 FREQUENCIES = 64
@@ -81,9 +81,10 @@ class FlowDecoder(Placed):
         batch, draws = len(patches), self.config.decoder_draws
         data, tokens = patches.repeat(draws, 1, 1), tokens.repeat(draws, 1, 1)
         t = logit_normal_timesteps(len(data), self.config.decoder_timesteps, data.device, generator)
-        noise = torch.randn(data.shape, device=data.device, generator=generator)
+        noise = torch.randn(data.shape, device=data.device, generator=generator).to(data)
         keep = self._some_without_tokens(keep.repeat(draws, 1), generator)
-        guess, states = self(tokens, keep, on_path(data, noise, t[:, None]), t, grid)
+        noisy = on_path(data, noise, t[:, None].to(data))
+        guess, states = self(tokens, keep, noisy, t, grid)
         error = (guess.float() - data).square().mean(dim=(1, 2))  # [draws * B]
         if self.config.decoder_weighting == "velocity":
             error = error / (1 - t).clamp(min=NEAREST).square()
@@ -101,13 +102,11 @@ class FlowDecoder(Placed):
         Without a generator all images start from one noise, the same at every call: what is drawn
         of an image then depends on its tokens alone, not on the batch.
 
-        Raises:
-            ValueError: for fewer than 1 step.
+        The path is followed in fp32 at least, whatever the weights are.
         """
         steps, scale = self.config.decoder_steps, float(self.config.decoder_guidance)
-        if steps < 1:
-            raise ValueError(f"decoder_steps must be at least 1, got {steps}")
         noise = self._noise(len(tokens), grid, generator)
+        noise = noise.to(torch.promote_types(noise.dtype, self.null.dtype))
         if scale != 1:
             tokens = torch.cat([tokens, tokens])
             keep = torch.cat([keep, torch.zeros_like(keep)])
@@ -120,9 +119,10 @@ class FlowDecoder(Placed):
             if scale != 1:
                 conditional, unconditional = data.chunk(2)
                 data = guide(conditional, unconditional, scale)
-            return (data.float() - x) / (1 - step / steps)
+            return (data.to(x) - x) / (1 - step / steps)
 
-        return {"euler": euler, "heun": heun}[self.config.decoder_solver](velocity, noise, steps)
+        solve = {"euler": euler, "heun": heun}[self.config.decoder_solver]
+        return solve(velocity, noise, steps).to(self.null)
 
     def modulations(self, t: Float[Tensor, "n"]) -> Float[Tensor, "n L M"]:
         """Shift, scale and gate of attention and MLP in every block at each timestep."""
@@ -130,7 +130,8 @@ class FlowDecoder(Placed):
             -math.log(10_000) * torch.arange(FREQUENCIES, device=t.device) / FREQUENCIES
         )
         angles = 1_000 * t[:, None] * rates  # [n, FREQUENCIES]
-        modulations = self.modulate(self.time(torch.cat([angles.sin(), angles.cos()], dim=-1)))
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.null)
+        modulations = self.modulate(self.time(waves))
         return modulations.unflatten(-1, (len(self.blocks), -1))
 
     def _predict(
@@ -141,7 +142,9 @@ class FlowDecoder(Placed):
         modulations: Float[Tensor, "#B L M"],
     ) -> tuple[Float[Tensor, "B N P"], Float[Tensor, "B N W"]]:
         number = masks.shape[1]
-        x = torch.cat([masks + self.embed_noisy(noisy), tokens], dim=1)  # [B, N + K, W]
+        x = torch.cat(
+            [masks + self.embed_noisy(noisy.to(self.null)), tokens], dim=1
+        )  # [B, N + K, W]
         states = x
         for layer, block in enumerate(self.blocks, start=1):
             x = block(x, modulations[:, layer - 1])
@@ -166,21 +169,12 @@ class FlowDecoder(Placed):
         return fixed.to(device).expand(batch, *shape)
 
 
-class ModulatedBlock(nn.Module):
+class ModulatedBlock(BlockParts):
     """`Block`, its two inputs shifted and scaled, its two outputs gated.
 
     Where all modulations are 0, as they start, it is that block: a gate that starts closed (DiT's)
     only pays in models of many layers.
     """
-
-    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.norm_1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
-        )
 
     def forward(
         self, x: Float[Tensor, "B S W"], modulation: Float[Tensor, "#B M"]

@@ -4,16 +4,22 @@ B batch   C colours   H, W image height and width   K tokens   D channels of a t
 L word pieces
 """
 
+from numbers import Integral
+from typing import Any
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+
+LOUDEST = 10.0
+"""Of a float pixel: what interpolation or noise adds to [-1, 1] is less, levels of 0..255 more."""
 
 
 def in_range(images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Images with values in [-1, 1].
 
     Raises:
-        ValueError: for pixels that are neither uint8 nor finite floats.
+        ValueError: for pixels that are neither uint8 nor finite floats, or far out of that range.
     """
     if images.dtype == torch.uint8:
         return images / 127.5 - 1
@@ -21,6 +27,11 @@ def in_range(images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         raise ValueError(f"pixels must be uint8 in 0..255 or floats in [-1, 1], got {images.dtype}")
     if not bool(images.isfinite().all()):
         raise ValueError("pixels must be finite, got NaN or infinity")
+    if bool((images.detach().abs() > LOUDEST).any()):
+        raise ValueError(
+            "floats must lie in [-1, 1] (levels in 0..255 are read as uint8), got "
+            f"{images.min().item():.4g}..{images.max().item():.4g}"
+        )
     return images
 
 
@@ -42,16 +53,21 @@ def check_tokens(tokens: Tensor, most: int, channels: int) -> None:
     if tokens.ndim != 3 or tokens.shape[2] != channels:
         raise ValueError(f"tokens must be [B, k, {channels}], got {list(tokens.shape)}")
     check_prefix(tokens.shape[1], most)
+    if not tokens.is_floating_point():
+        raise ValueError(f"tokens must be floats, got {tokens.dtype}")
+    if not bool(tokens.isfinite().all()):
+        raise ValueError("tokens must be finite, got NaN or infinity")
 
 
-def check_prefix(prefix: int | float, most: int) -> None:
+def check_prefix(prefix: Any, most: int) -> None:
     """Refuse a prefix outside 1..`most`."""
-    if isinstance(prefix, bool | float) or not 1 <= prefix <= most:
-        raise ValueError(f"prefix must lie in 1..{most}, got {prefix}")
+    is_whole = isinstance(prefix, Integral) and not isinstance(prefix, bool)
+    if not is_whole or not 1 <= prefix <= most:
+        raise ValueError(f"prefix must lie in 1..{most}, got {prefix!r}")
 
 
-def check_text(text: object, longest: int) -> None:
-    """Refuse captions that nobody has tokenised, or for another context length."""
+def check_text(text: object, longest: int, vocabulary: int) -> None:
+    """Refuse captions that nobody has tokenised, or for another context length or vocabulary."""
     if not isinstance(text, Tensor):
         raise ValueError(
             "captions must be tokenised by OrdererProcessor.text before they are embedded, "
@@ -61,3 +77,8 @@ def check_text(text: object, longest: int) -> None:
         raise ValueError(
             f"tokenised captions must be [B, L] with L in 1..{longest}, got {list(text.shape)}"
         )
+    if text.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"tokenised captions must be whole numbers, got {text.dtype}")
+    outside = text[(text < 0) | (text >= vocabulary)]
+    if len(outside):
+        raise ValueError(f"word pieces must lie in 0..{vocabulary - 1}, got {int(outside[0])}")

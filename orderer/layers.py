@@ -78,8 +78,8 @@ class Attention(nn.Module):
         return self.out(rearrange(seen, "b h l e -> b l (h e)"))
 
 
-class Block(GradientCheckpointingLayer):
-    """Pre-norm attention, then a pre-norm MLP."""
+class BlockParts(GradientCheckpointingLayer):
+    """What blocks of every kind are made of."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -89,6 +89,10 @@ class Block(GradientCheckpointingLayer):
         self.mlp = nn.Sequential(
             nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
         )
+
+
+class Block(BlockParts):
+    """Pre-norm attention, then a pre-norm MLP."""
 
     def forward(
         self,

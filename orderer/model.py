@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 
 from .borrowed import Borrowed
 from .bottleneck import Bottled, Bottleneck
+from .bound import at_most
 from .config import OrdererConfig
 from .cross_encoder import CrossEncoder
 from .decoder import Decoder, Rebuilt
@@ -55,7 +56,7 @@ class Orderer(CheckedModel):
     config_class = OrdererConfig
     main_input_name = "images"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Block", "ResidualAttentionBlock")
+    _no_split_modules = ("Block", "ModulatedBlock", "ResidualAttentionBlock")
     """What is repeated: the unit of sharding, compiling and gradient checkpointing."""
     config: OrdererConfig
 
@@ -154,7 +155,7 @@ class Orderer(CheckedModel):
         generator: torch.Generator | None = None,
     ) -> Rebuilt:
         """Have the decoder rebuild images from the tokens that `keep` keeps."""
-        latents = self.latents.encode(in_range(images))
+        latents = self.latents.encode(in_range(images).to(self.dtype))
         patches = patchify(latents, self.config.patch_size // self.latents.factor)
         return self.decoder.rebuild(tokens, keep, patches, self._grid(*images.shape[2:]), generator)
 
@@ -171,13 +172,14 @@ class Orderer(CheckedModel):
 
     def embed_texts(self, text: Int[Tensor, "B L"]) -> Float[Tensor, "B E"]:
         """Unit embeddings of captions, tokenised by `OrdererProcessor.text`."""
-        check_text(text, self.config.context_length)
+        self._check_text(text)
         return self.text(text)
 
     def embed_words(
         self, text: Int[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B L T"], Bool[Tensor, "B L"]]:
         """The text tower's embedding of every word piece, and a mask that is False for padding."""
+        self._check_text(text)
         return self.text.words(text), self.text.kept(text)
 
     def caption(
@@ -223,6 +225,7 @@ class Orderer(CheckedModel):
         """How likely captions are, given k tokens of each image: the log-likelihood in nats, summed
         over the word pieces after the start, but for those outside `config.caption_pieces`.
         """
+        self._check_text(text)
         logits = self.fusing.write(tokens, self._all_of(tokens), self.text.words(text[:, :-1]))
         return piece_log_likelihoods(logits, self.fusing.targets(text)).sum(dim=1)
 
@@ -244,13 +247,13 @@ class Orderer(CheckedModel):
         return self.fusion
 
     def _all_of(self, tokens: Float[Tensor, "B k D"]) -> Bool[Tensor, "B k"]:
-        self._checked(tokens.shape[1])
+        check_tokens(tokens, self.config.tokens, self.config.token_dim)
         return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
         """The learned inverse temperature of the contrastive loss."""
-        return self.log_scale.exp().clamp(max=MOST_SCALE)
+        return at_most(self.log_scale, math.log(MOST_SCALE)).exp()
 
     def encoding_hash(self) -> str:
         """Name this encoding: sha256 over the encoder's tensors and the settings that shape it.
@@ -286,7 +289,7 @@ class Orderer(CheckedModel):
     def _encode(self, images: Shaped[Tensor, "B C H W"], prefix: int) -> Float[Tensor, "B k O"]:
         check_colours(images)
         self._grid(*images.shape[2:])
-        features = self.features(in_range(images))
+        features = self.features(in_range(images).to(self.dtype))
         return self.encoder(features, self.features.grid(*images.shape[2:]), prefix)
 
     def _grid(self, height: int, width: int) -> Grid:
@@ -298,6 +301,9 @@ class Orderer(CheckedModel):
                 f"got {height} x {width}"
             )
         return height // patch, width // patch
+
+    def _check_text(self, text: Int[Tensor, "B L"]) -> None:
+        check_text(text, self.config.context_length, self.config.vocabulary)
 
     def _checked(self, prefix: int | None) -> int:
         prefix = self.config.tokens if prefix is None else prefix

@@ -124,17 +124,26 @@ class CoarseToFine:
                 f"{list(coarse.shape)} and {list(fine.shape)}"
             )
         self.fine, self.candidates = _checked_gallery(fine), candidates
+        _checked_gallery(coarse)
         self.basis = None if channels is None else principal_components(coarse, channels)
         self.search = make_search(_projected(coarse, self.basis))
 
     def __call__(
-        self, coarse: Float[Tensor, "Q E"], fine: Float[Tensor, "Q E"], count: int
+        self, coarse: Float[Tensor, "Q E"], fine: Float[Tensor, "..."], count: int
     ) -> Hits:
         """Find items by the coarse embeddings of queries, and rank them by the fine ones.
 
         Raises:
-            ValueError: for more hits than candidates.
+            ValueError: for more hits than candidates, or what no `Search` takes of either kind of
+                queries, or another number of them.
         """
+        _check(coarse, self.fine, count)
+        _check(fine, self.fine, count)
+        if len(coarse) != len(fine):
+            raise ValueError(
+                "queries need a coarse and a fine embedding each, got "
+                f"{len(coarse)} and {len(fine)}"
+            )
         if count > self.candidates:
             raise ValueError(f"{count} hits need as many candidates, got {self.candidates}")
         found = self.search(_projected(coarse, self.basis), self.candidates)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..inputs import in_range
 from ..model import Orderer
 
 
@@ -37,8 +38,7 @@ def attribution_maps(
     """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    pixels = images / 127.5 - 1 if images.dtype == torch.uint8 else images
-    pixels = pixels.detach().clone().requires_grad_()
+    pixels = in_range(images).detach().clone().requires_grad_()
     with torch.enable_grad():
         tokens = orderer.encode(pixels)
         squares = torch.stack(

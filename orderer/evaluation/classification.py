@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from .retrieval import check_embeddings, expected_hits, standings, ties
+from .retrieval import check_embeddings, check_places, expected_hits, standings, ties
 
 
 def class_embeddings(texts: Float[Tensor, "C T E"]) -> Float[Tensor, "C E"]:
@@ -27,7 +27,7 @@ def class_embeddings(texts: Float[Tensor, "C T E"]) -> Float[Tensor, "C E"]:
 def classification_metrics(
     image_embeddings: Float[Tensor, "N E"],
     classes: Float[Tensor, "C E"],
-    labels: Int[Tensor, "N"],
+    labels: Int[Tensor, "..."],
     ks: Sequence[int] = (1, 5),
     *,
     chunk: int = 256,
@@ -39,11 +39,15 @@ def classification_metrics(
         random order, as in retrieval; and `ties`, the images whose class has the score of another.
 
     Raises:
-        ValueError: for half-precision or non-finite embeddings, a label of no class, or no image.
+        ValueError: for half-precision or non-finite embeddings, a label of no class, another number
+            of labels than images, a k below 1, or no image.
     """
     check_embeddings(image=image_embeddings, text=classes)
+    check_places(ks)
     if len(image_embeddings) == 0:
         raise ValueError("classification needs at least 1 image, got 0")
+    if len(labels) != len(image_embeddings):
+        raise ValueError(f"{len(image_embeddings)} images need a label each, got {len(labels)}")
     outside = labels[(labels < 0) | (labels >= len(classes))]
     if len(outside):
         raise ValueError(f"a label must lie in 0..{len(classes) - 1}, got {int(outside[0])}")

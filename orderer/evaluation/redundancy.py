@@ -10,11 +10,15 @@ from torch import Tensor
 RIDGE = 1e-3
 """Weight of the map's squared norm, for each image, on channels of unit variance."""
 
+LEAST = 1e-6
+"""Summed squares, after standardising, below which nothing is left to explain."""
+
 
 def explained_by_each(tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "K K"]:
     """Share of the variance of token i (row) that a linear map of token j (column) explains.
 
     Fitted on the first half of the images, measured on the second: 0 is nothing (or less), 1 all.
+    Of a token that is constant nothing is explained.
 
     Raises:
         ValueError: for fewer than 4 images.
@@ -50,4 +54,5 @@ def _explained(one: Float64[Tensor, "N D"], given: Float64[Tensor, "N C"]) -> Fl
     ridge = RIDGE * half * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     linear = torch.linalg.solve(x.T @ x + ridge, x.T @ y)  # [C, D]
     rest = (one[half:] - given[half:] @ linear).square().sum()
-    return (1 - rest / one[half:].square().sum()).clamp(min=0)
+    total = one[half:].square().sum()
+    return ((total - rest) / total.clamp(min=LEAST)).clamp(min=0)

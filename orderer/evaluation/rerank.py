@@ -52,7 +52,7 @@ def reranked_metrics(
         chunk: queries whose shortlists are matched at once.
 
     Raises:
-        ValueError: for what `retrieval_metrics` refuses, or a shortlist below 1.
+        ValueError: for what `retrieval_metrics` refuses, a shortlist below 1, or a NaN match.
     """
     check_pairs(image_embeddings, text_embeddings, image_of_text, ks)
     if shortlist < 1:
@@ -114,5 +114,8 @@ def _match_listed(
     """The logits of the pairs that are listed, minus infinity for the others."""
     row, item = listed.nonzero(as_tuple=True)
     logits = torch.full(listed.shape, -torch.inf, dtype=torch.float64, device=listed.device)
-    logits[row, item] = match(rows[row], item).double().to(listed.device)
+    matched = match(rows[row], item)
+    if bool(matched.isnan().any()):
+        raise ValueError(f"{int(matched.isnan().sum())} of {len(matched)} pairs match by NaN")
+    logits[row, item] = matched.double().to(listed.device)
     return logits

@@ -123,11 +123,16 @@ def check_embeddings(**named: Tensor) -> None:
             raise ValueError(f"{name} embeddings must be finite, got NaN or infinity")
 
 
+def check_places(ks: Sequence[int]) -> None:
+    """Refuse places that do not exist."""
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks must be places from 1 on, got {list(ks)}")
+
+
 def check_pairs(images: Tensor, texts: Tensor, image_of_text: Tensor, ks: Sequence[int]) -> None:
     """Refuse what `retrieval_metrics` refuses."""
     check_embeddings(image=images, text=texts)
-    if not ks or min(ks) < 1:
-        raise ValueError(f"ks must be places from 1 on, got {list(ks)}")
+    check_places(ks)
     if len(image_of_text) != len(texts):
         raise ValueError(f"each of {len(texts)} captions needs an image, got {len(image_of_text)}")
     _check_images(len(images), image_of_text)

@@ -37,3 +37,8 @@ def test_a_patch_that_is_not_read_has_no_share(tiny_orderer: Orderer) -> None:
 def test_no_draw_is_refused(tiny_orderer: Orderer) -> None:
     with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
         attribution_maps(tiny_orderer, torch.rand(1, 3, 16, 16), 0)
+
+
+def test_whole_numbers_of_another_kind_are_refused(tiny_orderer: Orderer) -> None:
+    with pytest.raises(ValueError, match=r"pixels must be uint8 .* got torch.int64"):
+        attribution_maps(tiny_orderer, torch.zeros(1, 3, 16, 16, dtype=torch.long))

@@ -290,6 +290,38 @@ def test_a_size_that_a_tower_cannot_read_is_refused(clips: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("Yolos", {"image_size": [16, 16], "num_detection_tokens": 5}, "22 vectors, .* make 17"),
+        ("ViTMAE", {}, r"a vit_mae model has a mask_ratio of 0\.75"),
+        ("ViTMAE", {"mask_ratio": 0.0}, r"has a mask_ratio of 0\.0"),
+        (
+            "PoolFormer",
+            {"patch_size": 2, "hidden_sizes": [8] * 4, "depths": [1] * 4},
+            "gives a grid of 1 x 1, where its settings say 2 x 2",
+        ),
+    ],
+)
+def test_a_tower_that_gives_anything_but_one_state_a_patch_is_refused(
+    name: str, settings: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    config = getattr(transformers, f"{name}Config")(**{**TINY, **settings})
+    getattr(transformers, f"{name}Model")(config).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    size = 32 if name == "PoolFormer" else 16
+    with pytest.raises(ValueError, match=sentence):
+        started(f"transformers:{tmp_path}", image_size=size).encode(torch.rand(1, 3, size, size))
+
+
+def test_vectors_of_another_size_are_refused(tmp_path: Path, images: Tensor) -> None:
+    saved(tmp_path, "vit")
+    orderer = started(f"transformers:{tmp_path}")
+    orderer.features.channels = 15
+    with pytest.raises(ValueError, match="vectors of 16 channels, its settings say 15"):
+        orderer.encode(images)
+
+
+@pytest.mark.parametrize(
     ("spec", "sentence"),
     [
         ("dino", "features must be patches, open_clip:NAME, .* got 'dino'"),

@@ -2,7 +2,7 @@
 
 import torch
 
-from orderer.bottleneck import add_token_noise, normalise_tokens
+from orderer.bottleneck import Bottleneck, add_token_noise, normalise_tokens
 
 
 def test_a_token_has_zero_mean_and_unit_variance() -> None:
@@ -27,3 +27,12 @@ def test_the_deviation_of_noise_is_uniform_over_images() -> None:
     noise = add_token_noise(torch.zeros(2_000, 16, 16), 0.5)
     deviations = noise.flatten(1).std(dim=1)
     assert 0.24 < deviations.mean() < 0.26 and deviations.max() < 0.56
+
+
+def test_on_the_sphere_all_have_one_norm_but_zero_whose_gradient_is_bounded() -> None:
+    sphere = Bottleneck("sphere", 9)
+    torch.testing.assert_close(sphere(torch.randn(2, 4, 9)).norm(dim=-1), torch.full((2, 4), 3.0))
+    zero = torch.zeros(1, 1, 9, requires_grad=True)
+    made = sphere(zero)
+    (gradient,) = torch.autograd.grad(made[..., 0].sum(), zero)
+    assert not made.any() and gradient.abs().max() <= 3.1e6

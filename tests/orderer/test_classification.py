@@ -52,3 +52,14 @@ def test_a_label_of_no_class_is_refused() -> None:
 def test_half_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="text embeddings must be fp32 or fp64"):
         classification_metrics(torch.ones(1, 2), torch.ones(3, 2).half(), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_number_of_labels_than_images_is_refused(number: int) -> None:
+    with pytest.raises(ValueError, match=f"2 images need a label each, got {number}"):
+        classification_metrics(torch.ones(2, 2), torch.ones(3, 2), torch.arange(number))
+
+
+def test_a_place_below_the_first_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"ks must be places from 1 on, got \[1, 0\]"):
+        classification_metrics(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([0]), ks=(1, 0))

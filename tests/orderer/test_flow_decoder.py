@@ -202,10 +202,3 @@ def test_what_no_flow_decoder_can_do_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         make(**settings)
-
-
-def test_a_number_of_steps_set_later_is_refused_too(make: Make) -> None:
-    orderer = make()
-    orderer.config.decoder_steps = 0
-    with pytest.raises(ValueError, match="decoder_steps must be at least 1, got 0"):
-        orderer.decode(torch.randn(1, 2, 6))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orderer import Objectives, Orderer, Said, Stage1
+from orderer import Objectives, Orderer, OrdererConfig, Said, Stage1
 
 
 def said() -> Said:
@@ -32,7 +32,13 @@ def kept_and_gradients(stage: Stage1) -> tuple[int, list[Tensor | None]]:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of its newer name
-def test_gradients_are_the_same_and_less_is_kept(tiny_orderer: Orderer) -> None:
+@pytest.mark.parametrize("decoder", ["deterministic", "flow"])
+@pytest.mark.parametrize("encoder", ["joint", "cross"])
+def test_gradients_are_the_same_and_less_is_kept(
+    tiny_orderer: Orderer, decoder: str, encoder: str
+) -> None:
+    settings = {"decoder": decoder, "encoder": encoder, "encoder_layers": 4, "decoder_layers": 4}
+    tiny_orderer = Orderer(OrdererConfig(**{**tiny_orderer.config.own(), **settings}))
     stage = Stage1(tiny_orderer, Objectives()).train()
     plain, expected = kept_and_gradients(stage)
     tiny_orderer.gradient_checkpointing_enable({"use_reentrant": False})

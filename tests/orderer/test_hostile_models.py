@@ -175,6 +175,9 @@ def test_a_file_of_settings_that_is_no_such_file_by_its_size_is_not_read(folder:
         ("model_type", "llama", "'llama', not 'sightline_orderer'"),
         ("model_type", None, "None, not 'sightline_orderer'"),
         ("quantization_config", {"quant_method": "gptq"}, "has no setting named quantization"),
+        ("token_noise", float("nan"), "token_noise must be finite and not below 0, got nan"),
+        ("features_trained", True, "features_trained needs a tower that can learn"),
+        ("context_length", 2, "context_length must be at least 3, for a start, a word and an end"),
         ("tokens", 4_000_000, "and must be [16, 4000000]"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a user hands in by mistake is refused in a sentence, also where no test checks shapes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from orderer import Orderer, OrdererProcessor
+from orderer import Orderer, OrdererConfig, OrdererProcessor
 from orderer.inputs import check_colours, check_prefix, check_text, check_tokens, in_range
 
 
@@ -71,6 +72,7 @@ def test_a_caption_without_a_word_does_not_fit(processor: OrdererProcessor) -> N
         (torch.zeros(1, 3, 4, 4, dtype=torch.int64), "got torch.int64"),
         (torch.full((1, 3, 4, 4), torch.nan), "pixels must be finite, got NaN or infinity"),
         (torch.full((1, 3, 4, 4), torch.inf), "pixels must be finite, got NaN or infinity"),
+        (torch.full((1, 3, 4, 4), 255.0), r"in \[-1, 1\] \(levels .* as uint8\), got 255\.\.255"),
     ],
 )
 def test_pixels_that_are_none_are_refused(pixels: torch.Tensor, sentence: str) -> None:
@@ -100,9 +102,9 @@ def test_images_that_patches_do_not_tile_are_refused(
         tiny_orderer.encode(torch.zeros(1, 3, *size))
 
 
-@pytest.mark.parametrize("prefix", [0, -1, 5, 2.5, True])
+@pytest.mark.parametrize("prefix", [0, -1, 5, 2.5, True, "3"])
 def test_a_prefix_outside_is_refused(prefix: Any) -> None:
-    with pytest.raises(ValueError, match=rf"prefix must lie in 1\.\.4, got {prefix}"):
+    with pytest.raises(ValueError, match=rf"prefix must lie in 1\.\.4, got {prefix!r}"):
         check_prefix(prefix, 4)
 
 
@@ -121,13 +123,55 @@ def test_tokens_of_another_orderer_are_refused(shape: tuple[int, ...], sentence:
 
 
 @pytest.mark.parametrize(
+    ("tokens", "sentence"),
+    [
+        (torch.full((1, 2, 6), torch.nan), "tokens must be finite, got NaN or infinity"),
+        (torch.zeros(1, 2, 6, dtype=torch.long), "tokens must be floats, got torch.int64"),
+    ],
+)
+def test_tokens_that_are_no_numbers_are_refused(tokens: torch.Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_tokens(tokens, 4, 6)
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         (["a cat"], r"must be tokenised by OrdererProcessor\.text .*, got list"),
         (torch.zeros(5, dtype=torch.long), r"L in 1\.\.8, got \[5\]"),
         (torch.zeros(1, 9, dtype=torch.long), r"L in 1\.\.8, got \[1, 9\]"),
+        (torch.zeros(1, 4), "must be whole numbers, got torch.float32"),
+        (torch.tensor([[3, 50]]), r"word pieces must lie in 0\.\.49, got 50"),
+        (torch.tensor([[3, -1]]), r"word pieces must lie in 0\.\.49, got -1"),
     ],
 )
 def test_captions_that_nobody_tokenised_are_refused(text: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        check_text(text, 8)
+        check_text(text, 8, 50)
+
+
+WRONG_TEXT = torch.tensor([[49406, 320, 60_000]])
+ASK: dict[str, Callable[[Orderer], object]] = {
+    "tokens to decode": lambda o: o.decode(torch.full((1, 2, 6), torch.nan)),
+    "tokens to embed": lambda o: o.embed_tokens(torch.full((1, 2, 6), torch.nan)),
+    "tokens to describe": lambda o: o.caption_tokens(torch.zeros(1, 2, 5)),
+    "tokens to match": lambda o: o.match(torch.zeros(1, 2, 5), torch.tensor([[49406, 49407]])),
+    "text to embed": lambda o: o.embed_texts(WRONG_TEXT),
+    "words": lambda o: o.embed_words(WRONG_TEXT),
+    "text to match": lambda o: o.match(torch.zeros(1, 2, 6), WRONG_TEXT),
+    "text to score": lambda o: o.caption_likelihood(
+        torch.zeros(1, 2, 6), torch.full((1, 41), 49407)
+    ),
+    "pixels": lambda o: o.encode(torch.full((1, 3, 16, 16), 200.0)),
+}
+
+
+@pytest.mark.parametrize("what", ASK)
+def test_every_public_call_refuses_what_is_none_of_its_own(
+    tiny_orderer: Orderer, what: str
+) -> None:
+    config = OrdererConfig(**{**tiny_orderer.config.own(), "fusion_layers": 1})
+    wrong = {"tokens": "^tokens must", "text": "^(word pieces|tokenised)", "words": "^word pieces"}
+    sentence = wrong.get(what.partition(" ")[0], r"^floats must lie in \[-1, 1\]")
+    with pytest.raises(ValueError, match=sentence):
+        ASK[what](Orderer(config))

@@ -30,3 +30,13 @@ def test_what_all_tokens_before_say_together() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 4 images, got 3"):
         explained_by_before(torch.randn(3, 2, 2))
+
+
+def test_a_token_that_is_constant_says_nothing_and_is_not_explained() -> None:
+    with_constant = tokens()
+    with_constant[:, 1] = 0.1
+    each, before = explained_by_each(with_constant), explained_by_before(with_constant)
+    nothing = torch.zeros(4).double()
+    for found in (each[1], each[[0, 2, 3], 1], before[1:2]):
+        torch.testing.assert_close(found, nothing[: len(found)], atol=1e-6, rtol=0)
+    assert each[2, 0] > 0.99

@@ -71,3 +71,8 @@ def test_equal_scores_across_the_end_of_a_list_are_no_gift() -> None:
 def test_an_empty_list_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 item, got 0"):
         reranked_metrics(*gallery(), lambda i, t: torch.zeros(len(i)), 0)
+
+
+def test_matches_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="48 of 48 pairs match by NaN"):
+        reranked_metrics(*gallery(), lambda i, t: torch.full((len(i),), torch.nan), 4, chunk=12)
