@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..bound import at_most
 from ..config import OrdererConfig
 from ..model import MOST_SCALE, START_SCALE
 from ..objectives import contrastive_loss
@@ -44,5 +45,5 @@ class FreshReader(nn.Module):
         """Contrast images and captions at every measured prefix."""
         images = self.readout(tokens, self.prefixes).float()  # [B, J, E]
         texts = self.text(said.texts).float()[said.at]  # [B, J, E]
-        scale = self.log_scale.exp().clamp(max=MOST_SCALE)
+        scale = at_most(self.log_scale.exp(), MOST_SCALE)
         return contrastive_loss(images, texts, said.numbers[said.at], scale).mean()
