@@ -27,7 +27,7 @@ class Measured:
     """Of this orderer, by task."""
     protocol: Mapping[str, JSON]
     config: Mapping[str, JSON]
-    """All settings of the experiment."""
+    """All settings of the experiment that measured."""
     made_with: Mapping[str, JSON]
     """Commit, versions, hardware, command, date."""
 
@@ -38,7 +38,8 @@ class Measured:
 
     def accuracy(self) -> dict[int, float]:
         """Of classes by their names, by prefix; empty where captions are no names of classes."""
-        found = self.results.get("retrieval", {}).get("accuracy", {})
+        found = self.results.get("classification", {}).get("top1")
+        found = found or self.results.get("retrieval", {}).get("accuracy", {})
         return {int(k): share for k, share in found.items()}
 
     def psnr(self) -> dict[int, float]:
@@ -67,6 +68,8 @@ class Card:
     revision: str | None = None
     """Tag that these very weights have on the hub."""
     measured: Measured | None = None
+    trained: Mapping[str, JSON] | None = None
+    """The record that its training left beside it, if any."""
     tags: Sequence[str] = field(default=("image-tokenizer", "image-text-retrieval", LIBRARY))
 
     def draw(self, folder: Path) -> list[str]:
@@ -181,11 +184,25 @@ class Card:
 
     def _training(self) -> str:
         about: dict[str, JSON] = {"encoding_hash": self.encoding_hash, "orderer": self.settings}
-        if self.measured is not None:
-            names = ("data", "train_orderer", "train_ar", "train_joint", "seed", "precision")
-            about |= {name: self.measured.config[name] for name in names}
-            about["data"] = {**about["data"], "source": self.measured.source}  # no folders of ours
-        return f"## Training\n\nLicence of the weights: {self.licence}.\n\n{_yaml(about)}"
+        said = f"## Training\n\nLicence of the weights: {self.licence}."
+        if self.trained is None:
+            return f"{said} With which settings they were trained was not kept.\n\n{_yaml(about)}"
+        about |= _without_folders(self.trained)
+        if "joint" in about:
+            about["joint"] = _without_folders(about["joint"])
+        return f"{said}\n\n{_yaml(about)}"
+
+
+def _without_folders(record: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The record of a training without names of folders, which are nobody's business."""
+    kept = dict(record)
+    if "settings" in kept:
+        data = kept["settings"]["data"]
+        source = [Path(each).name for each in data["source"]]
+        kept["settings"] = {**kept["settings"], "data": {**data, "source": source}}
+    if "made_with" in kept:
+        kept["made_with"] = {k: v for k, v in kept["made_with"].items() if k != "command"}
+    return kept
 
 
 def _table(rows: Mapping[str, Mapping[int, float]]) -> str:

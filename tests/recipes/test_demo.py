@@ -203,6 +203,28 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
         ),
         ({"sampling": {"guidance_scale": -1}}, "guidance_scale must be at least 0, got -1"),
         ({"evaluation": {"tasks": ["retrieval"]}}, "evaluation.tasks lacks reconstruction"),
+        (
+            {"train_orderer": {"objectives": {"captioning": 1.0}}},
+            "captioning of weight 1.0 needs a model with fusion_layers, got null",
+        ),
+        (
+            {"train_orderer": {"objectives": {"perceptual": 1.0, "perceptual_model": "nowhere"}}},
+            "nowhere",
+        ),
+        ({"train_orderer": {"accumulate": 3}}, "2 processes x 3 micro-batches, got 128"),
+        (
+            {"train_orderer": {"qformer": "nowhere"}},
+            "the weights of a Q-Former are for the encoder 'cross', got Encoder",
+        ),
+        ({"evaluation": {"rerank": 4}}, "evaluation.rerank 4 needs an orderer with fusion_layers"),
+        (
+            {"train_orderer": {"objectives": {"reconstruction": 0.0}}},
+            "must have a weight at step 0, got none with reconstruction 0.0 and text_from 100",
+        ),
+        (
+            {"data": {"templates": ["{}" + " very" * 40], "train_count": 8}},
+            r"pair 0 \(from 0\): the caption '.*' has .* word pieces",
+        ),
     ],
 )
 def test_what_a_late_stage_would_refuse_is_refused_before_anything_is_lost(
