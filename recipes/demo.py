@@ -71,11 +71,8 @@ def main(experiment: Experiment) -> None:
 def check(experiment: Experiment) -> None:
     """Refuse now what a later stage would refuse after minutes of training."""
     config = experiment.orderer_config()
-    checkpoints = experiment.out / "checkpoints" / "orderer"
-    is_fresh = not experiment.resume or find_start(checkpoints, resume=True) is None
-    check_processes(experiment)
-    check_stage1(experiment, is_fresh, processes_of(experiment))
     check_fusion(experiment, config)
+    check_processes(experiment)
     processor = start_processor(config)
     test = experiment.data.open_test(config.image_size)
     unseen = experiment.data.open_unseen(config.image_size)
@@ -85,6 +82,9 @@ def check(experiment: Experiment) -> None:
     for task in REPORTED:
         if task not in experiment.evaluation.tasks:
             raise ValueError(f"the demo measures everything, evaluation.tasks lacks {task}")
+    checkpoints = experiment.out / "checkpoints" / "orderer"
+    is_fresh = not experiment.resume or find_start(checkpoints, resume=True) is None
+    check_stage1(experiment, is_fresh, processes_of(experiment))  # reads every caption: last
 
 
 def check_processes(experiment: Experiment) -> None:

@@ -254,3 +254,8 @@ def test_a_tokenizer_with_code_or_too_many_pieces_is_refused(tmp_path: Path) -> 
 def test_a_text_tower_of_our_own_is_trained() -> None:
     with pytest.raises(ValueError, match="text_trained must be true"):
         OrdererConfig(text_trained=False)
+
+
+def test_words_are_read_in_open_clips_pieces_only() -> None:
+    with pytest.raises(ValueError, match="in open_clip's word pieces, got a local tokenizer's"):
+        OrdererProcessor(36, 12, object()).words(torch.tensor([[1, 4, 2]]))  # type: ignore[arg-type]

@@ -219,7 +219,7 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
         ({"evaluation": {"rerank": 4}}, "evaluation.rerank 4 needs an orderer with fusion_layers"),
         (
             {"train_orderer": {"objectives": {"reconstruction": 0.0}}},
-            "must have a weight at step 0, got none with reconstruction 0.0 and text_from 100",
+            "no term counts at step 0: those of text come in at step 100",
         ),
         (
             {"data": {"templates": ["{}" + " very" * 40], "train_count": 8}},
@@ -234,7 +234,8 @@ def test_what_a_late_stage_would_refuse_is_refused_before_anything_is_lost(
     config = tmp_path / "wrong.yaml"
     config.write_text(yaml.safe_dump({"out": str(tmp_path), **settings}))
     with pytest.raises(SystemExit) as refused:
-        start(demo.main, Experiment, ["--config", str(config)])
+        few = "--data.train_count=64"
+        start(demo.main, Experiment, [few, "--config", str(config)])
     assert refused.value.code == 2
     assert re.fullmatch(f"error: .*{sentence}.*\n", capsys.readouterr().err)
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "wrong.yaml"}
