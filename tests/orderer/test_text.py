@@ -256,6 +256,8 @@ def test_a_text_tower_of_our_own_is_trained() -> None:
         OrdererConfig(text_trained=False)
 
 
-def test_words_are_read_in_open_clips_pieces_only() -> None:
+def test_words_are_read_in_open_clips_pieces_only(tmp_path: Path) -> None:
+    saved(tmp_path, "bert")
+    _, processor = started(f"transformers:{tmp_path}")
     with pytest.raises(ValueError, match="in open_clip's word pieces, got a local tokenizer's"):
-        OrdererProcessor(36, 12, object()).words(torch.tensor([[1, 4, 2]]))  # type: ignore[arg-type]
+        processor.words(processor.text(CAPTIONS))

@@ -214,7 +214,7 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
         ({"train_orderer": {"accumulate": 3}}, "2 processes x 3 micro-batches, got 128"),
         (
             {"train_orderer": {"qformer": "nowhere"}},
-            "the weights of a Q-Former are for the encoder 'cross', got Encoder",
+            "the weights of a Q-Former are for the encoder 'cross', got JointEncoder",
         ),
         ({"evaluation": {"rerank": 4}}, "evaluation.rerank 4 needs an orderer with fusion_layers"),
         (
