@@ -68,10 +68,10 @@ def check_set_apart(experiment: Experiment, folder: Path, image_size: int) -> No
     if TUNING not in (experiment.data.test, experiment.data.unseen):
         return
     record = read_record(folder)
-    if record is None:
+    if record is None or "settings" not in record:  # nor one of stage 3 alone
         raise ValueError(
             f"nothing says whether {folder} was trained without the pairs of the split {TUNING}, "
-            f"it has no {FILE}"
+            f"it has no {FILE} of stage 1"
         )
     pairs = experiment.data.open_train(image_size).fingerprint
     for each in (record, *([record["joint"]] if "joint" in record else [])):

@@ -188,7 +188,7 @@ def test_the_tuning_split_is_that_of_the_training(
     (apart.out / "evaluation.json").unlink()
     (apart.out / "orderer/training.json").unlink()
     said = refusal(apart, capsys, "retrieval")
-    assert "without the pairs of the split tuning, it has no training.json" in said
+    assert "without the pairs of the split tuning, it has no training.json of stage 1" in said
 
 
 def test_the_judge_of_scenes_knows_none_of_the_tuning_split(tiny: Experiment) -> None:
