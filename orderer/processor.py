@@ -120,7 +120,15 @@ class OrdererProcessor(PushToHubMixin):
         return self.local.added if self.local else 2
 
     def words(self, text: Int[Tensor, "B L"]) -> list[str]:
-        """Read captions in word pieces, up to their end, as the tokenizer spells them."""
+        """Read captions in word pieces, up to their end, as the tokenizer spells them.
+
+        Raises:
+            ValueError: for the pieces of another tokenizer than open_clip's.
+        """
+        if self.local:
+            raise ValueError(
+                "captions are read in open_clip's word pieces, got a local tokenizer's"
+            )
         return [
             self._tokenizer.decode(pieces[1 : pieces.index(END_PIECE)]).strip()
             for pieces in text.tolist()

@@ -17,7 +17,7 @@ are written to a temporary folder (50 MB). Takes a minute.
 `orderer`: an orderer of the size of TiTok-S/128 at 256 pixels, random weights, on one core: packed
 and written as it is in `orderer`, against the same model in plain torch, in fp32 and bf16, encoding
 and a training step; the cost of a prefix; what limits them, the rate of the linear layers. With a
-GPU instead what share of its rate of matrix products a training step reaches. Takes three minutes.
+GPU instead what share of its rate of matrix products a training step reaches. Takes six minutes.
 """
 
 import sys

@@ -35,6 +35,7 @@ def written_from_prefixes(
     Raises:
         ValueError: for an orderer without fusion.
     """
+    orderer.fusing  # noqa: B018  (it refuses, before a word is read, an orderer without)
     captions = queries(experiment, pairs)
     true = [processor.words(processor.text(of_one)) for of_one in captions]
     found: dict[str, Any] = {"log_likelihood": {}, "exact": {}, "overlap": {}, "written": {}}

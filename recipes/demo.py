@@ -20,7 +20,9 @@ import torch
 import yaml
 
 from orderer import start_processor
+from recipes.checking import check_fusion, check_stage1
 from recipes.data_settings import check_captions
+from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
 from recipes.engine.launch import launch
 from recipes.engine.page import markdown_table
@@ -69,16 +71,20 @@ def main(experiment: Experiment) -> None:
 def check(experiment: Experiment) -> None:
     """Refuse now what a later stage would refuse after minutes of training."""
     config = experiment.orderer_config()
+    check_fusion(experiment, config)
+    check_processes(experiment)
     processor = start_processor(config)
     test = experiment.data.open_test(config.image_size)
     unseen = experiment.data.open_unseen(config.image_size)
     check_captions((*test.captions, *unseen.captions), processor)
     experiment.ar_config(config, "", test.captions)
     check_judge(experiment)
-    check_processes(experiment)
     for task in REPORTED:
         if task not in experiment.evaluation.tasks:
             raise ValueError(f"the demo measures everything, evaluation.tasks lacks {task}")
+    checkpoints = experiment.out / "checkpoints" / "orderer"
+    is_fresh = not experiment.resume or find_start(checkpoints, resume=True) is None
+    check_stage1(experiment, is_fresh, processes_of(experiment))  # reads every caption: last
 
 
 def check_processes(experiment: Experiment) -> None:

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from ar import ARModel
 from data import Pairs, is_drawn
-from orderer import Orderer, OrdererProcessor, prefix_lengths
+from orderer import Orderer, OrdererConfig, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
 from recipes.caption_quality import written_from_prefixes
+from recipes.checking import check_fusion
 from recipes.classifying import classification
 from recipes.conditions import condition_on
 from recipes.engine import pictures
@@ -38,6 +39,7 @@ from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_pref
 from recipes.judging import Judge, make_judge
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.reranking import rerank_at_prefixes
+from recipes.training_record import check_set_apart, digest_of_record, read_record
 
 BATCH = 250
 SHOWN = 8
@@ -59,6 +61,13 @@ def main(experiment: Experiment) -> None:
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
     first = _load(experiment.out, device)
+    check_fusion(experiment, first[0].config)
+    for folder in folders.values():
+        check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
+    models = {}
+    if "generation" in tasks:
+        models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
+        models["separate"].check_orderer(first[0].encoding_hash())
     pairs = experiment.data.open_test(first[0].config.image_size)
     unseen = experiment.data.open_unseen(first[0].config.image_size)
     judge = None
@@ -70,7 +79,12 @@ def main(experiment: Experiment) -> None:
     for name, folder in folders.items():
         orderer, processor = _load(folder, device)
         origin = orderer.saved.origin() if orderer.saved else {}
-        orderers[name] = {**origin, "encoding_hash": orderer.encoding_hash()}
+        record = digest_of_record(read_record(folder / "orderer"))
+        orderers[name] = {
+            **origin,
+            "encoding_hash": orderer.encoding_hash(),
+            "training_sha256": record,
+        }
         shown = experiment.out / "pictures" / name
         found = understanding(experiment, pairs, orderer, processor, shown)
         if "probe" in tasks:
@@ -81,7 +95,7 @@ def main(experiment: Experiment) -> None:
             beside = experiment.out / "pictures" / name / "unseen"
             found["unseen"] = understanding(experiment, unseen, orderer, processor, beside)
         if judge is not None:
-            model = ARModel.from_pretrained(folder / "ar").to(device).eval()
+            model = models[name].to(device).eval()
             model.check_orderer(orderer.encoding_hash())
             found["generation"] = generation(
                 experiment, unseen, orderer, processor, model, judge, name
@@ -92,7 +106,7 @@ def main(experiment: Experiment) -> None:
         {
             "results": results,
             "orderers": orderers,
-            "protocol": protocol(experiment, pairs, unseen, judge),
+            "protocol": protocol(experiment, pairs, unseen, judge, first[0].config),
             "config": plain_settings(experiment),
             **provenance(),
         },
@@ -219,22 +233,67 @@ def said(experiment: Experiment, pairs: Pairs) -> list[str]:
 
 
 def protocol(
-    experiment: Experiment, pairs: Pairs, unseen: Pairs, judge: Judge | None
+    experiment: Experiment,
+    pairs: Pairs,
+    unseen: Pairs,
+    judge: Judge | None,
+    config: OrdererConfig,
 ) -> dict[str, Any]:
-    """How the figures were taken."""
+    """How the figures were taken; null where a task that was not asked would have its own."""
+    evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
+    generated = min(evaluation.generated, len(unseen)) if "generation" in tasks else None
     return {
+        "tasks": list(tasks),
         "split": experiment.data.test,
         **_counts(pairs),
         "unseen": {"split": experiment.data.unseen or experiment.data.test, **_counts(unseen)},
         "queries": experiment.evaluation.captions,
         "templates": list(experiment.data.templates),
-        "generated": min(experiment.evaluation.generated, len(unseen)),
+        "tuning_count": experiment.data.tuning_count,
+        "generated": generated,
+        "decoder": _decoding(config),
+        "probe": _probing(experiment) if "probe" in tasks else None,
+        "factors": _reading(experiment) if "factors" in tasks else None,
         "dtype": "models in float32, scores in float64, images in uint8",
         "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
+    }
+
+
+def _decoding(config: OrdererConfig) -> dict[str, Any]:
+    """How tokens become images."""
+    if config.decoder != "flow":
+        return {"kind": config.decoder}
+    return {
+        "kind": config.decoder,
+        "solver": config.decoder_solver,
+        "steps": config.decoder_steps,
+        "guidance_scale": config.decoder_guidance,
+    }
+
+
+def _probing(experiment: Experiment) -> dict[str, Any]:
+    """How the fresh readers were trained."""
+    training = experiment.train_orderer
+    return {
+        "steps": experiment.evaluation.probe_steps,
+        "batch_size": training.batch_size,
+        "optim": plain_settings(training.optim),
+        "split": experiment.data.train,
+        "train_count": experiment.data.train_count,
+        "seed": experiment.seed,
+    }
+
+
+def _reading(experiment: Experiment) -> dict[str, Any]:
+    """Which scenes the linear maps were fitted on, and which tested them; see `factors_read`."""
+    number = experiment.evaluation.probe_scenes
+    return {
+        "fit": {"split": "judge", "scenes": number},
+        "test": {"split": "val", "scenes": max(1, number // 3)},
     }
 
 

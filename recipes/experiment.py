@@ -78,8 +78,9 @@ class OrdererTraining:
     once: a training that is resumed, and the saved orderer, do without it."""
     accumulate: int = 1
     """Micro-batches that a step's pairs are cut into, one after another, for less memory. The
-    contrastive term then finds its negatives in the micro-batch: it is the mean over them, which is
-    not that of the whole batch. The other terms are; the noise is another."""
+    contrastive term and matching then find their negatives in the micro-batch, and captioning is
+    the mean over the word pieces of each: their means over the micro-batches are not what the whole
+    batch gives. The other terms are; the noise is another."""
     detail: bool = False
     """True pairs growing prefixes with growing captions: an image's first caption, its barest, with
     the first tokens, the last with all. False pairs all prefixes with the one that is drawn."""

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data import Damaged, Framing, Pair, PairSource, check_skipped, in_words, open_source, read_all
 from orderer import Orderer, prefix_lengths
-from orderer.index import About, RetrievalIndex
+from orderer.index import ABOUT, About, RetrievalIndex
 from recipes.data_settings import DataSettings, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.settings import at_least
@@ -73,6 +73,7 @@ def main(config: Config) -> None:
         columns=config.data.columns,
     )
     shape = len(prefixes), len(pairs), model.config.embed_dim
+    _check_free(config.out, model, opened)
     kept = torch.empty(
         shape, dtype={"fp32": torch.float32, "fp16": torch.float16}[config.precision]
     )
@@ -111,6 +112,24 @@ def main(config: Config) -> None:
     index.save(config.out)
     at = ", ".join(map(str, prefixes))
     print(f"{config.out}: {len(index)} images at the prefixes {at}, in {config.precision}")
+
+
+def _check_free(folder: Path, model: Orderer, opened: dict[str, Any]) -> None:
+    """Refuse to bury another index; one of the same orderer and pairs is made anew.
+
+    Raises:
+        ValueError: if the folder holds an index of another orderer or of other pairs.
+    """
+    if not (folder / ABOUT).is_file():
+        return
+    about = RetrievalIndex.open(folder).about
+    about.check_orderer(model)
+    for name in ("source", "split"):
+        if about.data.get(name) != opened[name]:
+            raise ValueError(
+                f"{folder} holds an index of other pairs, {name} {about.data.get(name)}, got "
+                f"{opened[name]}: give another out"
+            )
 
 
 def _batches(

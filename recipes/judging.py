@@ -8,10 +8,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ar.evaluation import accuracy, following, train_classifier, train_judge
-from data import Pairs, is_drawn
+from data import Pairs, in_memory, is_drawn
 from data.scenes import COLOURS, SHAPES, Scene, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor
 from orderer.evaluation import retrieval_metrics
+from recipes.data_settings import TUNING
 from recipes.experiment import Experiment
 
 
@@ -61,6 +62,12 @@ def check_judge(experiment: Experiment) -> None:
             f"evaluation.judge must be classes or retrieval for data from {', '.join(source)}, "
             "got scenes"
         )
+    said = experiment.data.unseen or experiment.data.test
+    if experiment.evaluation.judge == "scenes" and said == TUNING:
+        raise ValueError(
+            f"the judge of scenes knows no scene of the split {TUNING}: data.unseen must name a "
+            f"split of scenes, got {experiment.data.unseen}"
+        )
 
 
 def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
@@ -93,9 +100,9 @@ def _things(scene: Scene) -> list[tuple[int, int, int]]:
 
 
 def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -> Judge:
-    train = experiment.data.load(
-        experiment.data.train, pairs.images.shape[-1], experiment.data.train_count
-    )
+    size = pairs.images.shape[-1]
+    opened = experiment.data.open_train(size)  # without what is set apart for tuning
+    train = in_memory(opened, size, max_skipped=experiment.data.max_skipped)
     names = sorted({of_one[0] for of_one in train.captions})
     labels = torch.tensor([names.index(of_one[0]) for of_one in train.captions])
     for caption in captions:

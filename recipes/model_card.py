@@ -31,7 +31,7 @@ class Measured:
     """Of this orderer, by task."""
     protocol: Mapping[str, JSON]
     config: Mapping[str, JSON]
-    """All settings of the experiment."""
+    """All settings of the experiment that measured."""
     made_with: Mapping[str, JSON]
     """Commit, versions, hardware, command, date."""
 
@@ -42,7 +42,8 @@ class Measured:
 
     def accuracy(self) -> dict[int, float]:
         """Of classes by their names, by prefix; empty where captions are no names of classes."""
-        found = self.results.get("retrieval", {}).get("accuracy", {})
+        found = self.results.get("classification", {}).get("top1")
+        found = found or self.results.get("retrieval", {}).get("accuracy", {})
         return {int(k): share for k, share in found.items()}
 
     def psnr(self) -> dict[int, float]:
@@ -71,6 +72,8 @@ class Card:
     revision: str | None = None
     """Tag that these very weights have on the hub."""
     measured: Measured | None = None
+    trained: Mapping[str, JSON] | None = None
+    """The record that its training left beside it, if any."""
     tags: Sequence[str] = field(default=("image-tokenizer", "image-text-retrieval", LIBRARY))
 
     def draw(self, folder: Path) -> list[str]:
@@ -187,12 +190,20 @@ class Card:
 
     def _training(self) -> str:
         about: dict[str, JSON] = {"encoding_hash": self.encoding_hash, "orderer": self.settings}
-        if self.measured is not None:
-            names = ("data", "train_orderer", "train_ar", "train_joint", "seed", "precision")
-            about |= {name: self.measured.config[name] for name in names}
-            about["data"] = {**about["data"], "source": self.measured.source}
-        about = _without_folders(about)
-        return f"## Training\n\nLicence of the weights: {self.licence}.\n\n{_yaml(about)}"
+        said = f"## Training\n\nLicence of the weights: {self.licence}."
+        if self.trained is None:
+            unknown = _yaml(_without_folders(about))
+            return f"{said} With which settings they were trained was not kept.\n\n{unknown}"
+        about |= _without_command(self.trained)
+        if "joint" in about:
+            about["joint"] = _without_command(about["joint"])
+        return f"{said}\n\n{_yaml(_without_folders(about))}"
+
+
+def _without_command(record: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The record of a training without the line that was typed."""
+    made_with = {k: v for k, v in record.get("made_with", {}).items() if k != "command"}
+    return {**record, "made_with": made_with} if made_with else dict(record)
 
 
 def _without_folders(value: JSON) -> JSON:

@@ -24,6 +24,7 @@ from recipes.engine.cli import run as start
 from recipes.engine.files import replace_file
 from recipes.engine.training import prepare_device
 from recipes.model_card import Card, Measured
+from recipes.training_record import read_record
 
 REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 SAFE = (".safetensors", ".json", ".md", ".png")
@@ -81,6 +82,7 @@ def main(config: Config) -> None:
         datasets=config.datasets,
         revision=config.tag,
         measured=_measured(config.models, orderer.encoding_hash()),
+        trained=read_record(config.models / "orderer"),
     )
     pictures = card.draw(out)
     replace_file(out / "README.md", card.text(pictures).encode())

@@ -60,6 +60,8 @@ class Config:
         at_least(1, count=self.count, candidates=self.candidates)
         if not self.texts and not self.images:
             raise ValueError("a search needs texts or images, got none")
+        if self.picture is not None and self.picture.suffix.lower() != ".png":
+            raise ValueError(f"picture must end in .png, got {self.picture}")
         if self.coarse is None and self.channels is not None:
             raise ValueError(f"channels are those of a coarse search, got {self.channels} without")
 
@@ -79,6 +81,10 @@ def main(config: Config) -> None:
     index = RetrievalIndex.open(config.index)
     index.about.check_orderer(model)
     prefix = max(index.embeddings) if config.prefix is None else config.prefix
+    if config.coarse is not None and config.coarse >= prefix:
+        raise ValueError(
+            f"coarse must be below the prefix that ranks, {prefix}, got {config.coarse}"
+        )
     queries = [Query(name=text) for text in config.texts]
     queries += [Query(name=str(path), pixels=_read(path, processor)) for path in config.images]
     embedded = _embedded(queries, model, processor, prefix)

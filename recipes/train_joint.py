@@ -27,6 +27,7 @@ from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
+from recipes.training_record import read_record, training_record, write_record
 
 SHAPING = (
     "data.train",
@@ -136,6 +137,11 @@ def main(experiment: Experiment) -> None:
             model.config.orderer_hash = orderer.encoding_hash()
             orderer.save_pretrained(experiment.out / "joint" / "orderer")
             processor.save_pretrained(experiment.out / "joint" / "orderer")
+            names = ("train_orderer", "train_ar", "train_joint")
+            together = run.accelerator.num_processes
+            own = training_record(experiment, *names, pairs=pairs.fingerprint, processes=together)
+            before = read_record(experiment.out / "orderer") or {}
+            write_record(experiment.out / "joint" / "orderer", {**before, "joint": own})
             model.save_pretrained(experiment.out / "joint" / "ar")
 
 

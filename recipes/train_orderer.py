@@ -9,7 +9,8 @@ r"""Stage 1: train an orderer on image-text pairs.
         --orderer.image_size=224 --orderer.patch_size=16 --orderer.text=transformers:FOLDER \
         --orderer.text_trained=false
 
-Writes OUT/orderer (model and processor, for `from_pretrained`), OUT/logs (progress, tensorboard)
+Writes OUT/orderer (model and processor, for `from_pretrained`, and training.json, what it was
+trained with), OUT/logs (progress, tensorboard)
 and OUT/checkpoints/orderer; `--resume` goes on from the newest of these. With an adversarial term
 also OUT/discriminator.safetensors, which no later stage reads. Starts unchanged under `torchrun`
 and `accelerate launch`; with `--execution.parallel=sharded` every process keeps its part of the
@@ -27,12 +28,13 @@ resumed must name the same shards, but nobody checks that they hold the same.
 
 from itertools import islice
 
+from accelerate import PartialState
 from safetensors.torch import save_file
 
-from orderer import Stage1, start_orderer, start_processor, weights_named
-from orderer.qformer import load_qformer
+from orderer import weights_named
 from recipes.captioning import say
-from recipes.data_settings import captions_of_all, check_captions, known_pieces, tell_skipped
+from recipes.checking import build_stage1
+from recipes.data_settings import tell_skipped
 from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
@@ -49,6 +51,7 @@ from recipes.engine.training import (
     prepare_device,
 )
 from recipes.experiment import Experiment
+from recipes.training_record import training_record, write_record
 
 SHAPING = (
     "data.train",
@@ -71,21 +74,15 @@ def main(experiment: Experiment) -> None:
     """Train, checkpoint, save."""
     settings = experiment.train_orderer
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    config = experiment.orderer_config()
-    processor = start_processor(config)
-    pairs = experiment.data.open_train_or_urls(config.image_size)
-    check_captions(experiment.data.phrased(captions_of_all(pairs)), processor)
-    if config.fusion_layers is not None:
-        phrased = experiment.data.phrased(captions_of_all(pairs))
-        config = experiment.orderer_config(known_pieces(phrased, processor))
-    model = start_orderer(config)
+    checkpoints = experiment.out / "checkpoints" / "orderer"
+    is_fresh = find_start(checkpoints, experiment.resume) is None
+    built = build_stage1(experiment, is_fresh)
+    pairs, processor, model = built.pairs, built.processor, built.stage.orderer
 
     device = prepare_device()
-    check_divides(settings.batch_size, settings.accumulate)
-    checkpoints = experiment.out / "checkpoints" / "orderer"
-    if settings.qformer is not None and find_start(checkpoints, experiment.resume) is None:
-        load_qformer(model.encoder, settings.qformer)  # while its weights are still whole
-    stage = Stage1(model, settings.objectives).to(device).train()
+    processes = PartialState().num_processes
+    check_divides(settings.batch_size, settings.accumulate, processes)
+    stage = built.stage.to(device).train()
     experiment.execution.prepare(stage)
     learners = {"orderer": settings.optim.learner(stage, settings.steps)}
     if stage.discriminator:
@@ -147,6 +144,11 @@ def main(experiment: Experiment) -> None:
                 tensors = stage.discriminator.state_dict()
                 save_file(tensors, experiment.out / "discriminator.safetensors")
             processor.save_pretrained(experiment.out / "orderer")
+            names = ("orderer", "train_orderer", "execution")
+            write_record(
+                experiment.out / "orderer",
+                training_record(experiment, *names, pairs=pairs.fingerprint, processes=processes),
+            )
 
 
 if __name__ == "__main__":

@@ -53,9 +53,8 @@ class Learner:
     """Most that the joint norm of its gradients may be."""
 
 
-def check_divides(batch_size: int, accumulate: int) -> None:
+def check_divides(batch_size: int, accumulate: int, processes: int) -> None:
     """Refuse a batch that cannot be cut evenly into the micro-batches of all processes."""
-    processes = PartialState().num_processes
     if batch_size % (processes * accumulate):
         raise ValueError(
             f"batch_size must divide by {processes} processes x {accumulate} micro-batches, "

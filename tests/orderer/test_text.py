@@ -254,3 +254,10 @@ def test_a_tokenizer_with_code_or_too_many_pieces_is_refused(tmp_path: Path) -> 
 def test_a_text_tower_of_our_own_is_trained() -> None:
     with pytest.raises(ValueError, match="text_trained must be true"):
         OrdererConfig(text_trained=False)
+
+
+def test_words_are_read_in_open_clips_pieces_only(tmp_path: Path) -> None:
+    saved(tmp_path, "bert")
+    _, processor = started(f"transformers:{tmp_path}")
+    with pytest.raises(ValueError, match="in open_clip's word pieces, got a local tokenizer's"):
+        processor.words(processor.text(CAPTIONS))

@@ -203,6 +203,28 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
         ),
         ({"sampling": {"guidance_scale": -1}}, "guidance_scale must be at least 0, got -1"),
         ({"evaluation": {"tasks": ["retrieval"]}}, "evaluation.tasks lacks reconstruction"),
+        (
+            {"train_orderer": {"objectives": {"captioning": 1.0}}},
+            "captioning of weight 1.0 needs a model with fusion_layers, got null",
+        ),
+        (
+            {"train_orderer": {"objectives": {"perceptual": 1.0, "perceptual_model": "nowhere"}}},
+            "nowhere",
+        ),
+        ({"train_orderer": {"accumulate": 3}}, "2 processes x 3 micro-batches, got 128"),
+        (
+            {"train_orderer": {"qformer": "nowhere"}},
+            "the weights of a Q-Former are for the encoder 'cross', got JointEncoder",
+        ),
+        ({"evaluation": {"rerank": 4}}, "evaluation.rerank 4 needs an orderer with fusion_layers"),
+        (
+            {"train_orderer": {"objectives": {"reconstruction": 0.0}}},
+            "no term counts at step 0: those of text come in at step 100",
+        ),
+        (
+            {"data": {"templates": ["{}" + " very" * 40], "train_count": 8}},
+            r"pair 0 \(from 0\): the caption '.*' has .* word pieces",
+        ),
     ],
 )
 def test_what_a_late_stage_would_refuse_is_refused_before_anything_is_lost(
@@ -212,7 +234,8 @@ def test_what_a_late_stage_would_refuse_is_refused_before_anything_is_lost(
     config = tmp_path / "wrong.yaml"
     config.write_text(yaml.safe_dump({"out": str(tmp_path), **settings}))
     with pytest.raises(SystemExit) as refused:
-        start(demo.main, Experiment, ["--config", str(config)])
+        few = "--data.train_count=64"
+        start(demo.main, Experiment, [few, "--config", str(config)])
     assert refused.value.code == 2
     assert re.fullmatch(f"error: .*{sentence}.*\n", capsys.readouterr().err)
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "wrong.yaml"}

@@ -63,7 +63,8 @@ def test_every_prefix_has_its_figures_in_table_and_metadata(measured: Measured) 
 
 def test_folders_are_nobodys_business(measured: Measured) -> None:
     settings = {**OrdererConfig().own(), "text_weights": {"from": "transformers:/home/jane/bert"}}
-    text = replace(card(measured), settings=settings).text([])
+    trained = {"settings": measured.config}
+    text = replace(card(measured), settings=settings, trained=trained).text([])
     assert not any(folder in text for folder in ("some/where", "jane", "Jane"))
     command = "python -m recipes.evaluate --out=a --orderer.features=open_clip:ViT-B-16@clip.safe"
     assert command in " ".join(text.split())
@@ -84,3 +85,20 @@ def test_without_figures_it_says_so(tmp_path: Path) -> None:
     assert "None were taken." in text and "## Protocol" not in text and "ARModel" not in text
     assert "model-index" not in yaml.safe_load(text.split("---")[1])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_accuracy_of_the_task_classification_is_shown(measured: Measured) -> None:
+    told = {"classification": {"top1": {"1": 0.625}, "top5": {"1": 1.0}, "classes": 10}}
+    assert "| class accuracy | 0.625 |" in card(replace(measured, results=told)).text([])
+
+
+def test_the_training_is_that_of_the_model_and_not_of_who_measured(measured: Measured) -> None:
+    settings = {"data": {"source": ["some/where/cifar10"]}, "seed": 7}
+    record = {"settings": settings, "pairs": "abc", "made_with": {"command": "some/where/else"}}
+    trained = {**record, "joint": record}
+    _, _, training = replace(card(measured), trained=trained).text([]).partition("## Training")
+    said = yaml.safe_load(training.split("```yaml")[1].strip("`\n"))
+    assert said["settings"] == {"data": {"source": ["cifar10"]}, "seed": 7}
+    assert said["joint"]["settings"] == said["settings"] and "some/where" not in training
+    _, _, training = card(measured).text([]).partition("## Training")
+    assert "was not kept" in training and "seed" not in training

@@ -94,6 +94,11 @@ def test_a_coarse_search_says_what_share_it_found(
         (("--texts=[a]", "--coarse=3"), "this index has the prefixes 1, 4, 16, got 3"),
         (("--texts=[a]", "--channels=3"), "channels are those of a coarse search, got 3 without"),
         (("--texts=[a]", "--coarse=1", "--candidates=2"), "3 hits need as many candidates, got 2"),
+        (
+            ("--texts=[a]", "--coarse=16"),
+            "coarse must be below the prefix that ranks, 16, got 16",
+        ),
+        (("--texts=[a]", "--picture=hits.jpg"), "picture must end in .png, got hits.jpg"),
         (("--texts=[a]", "--count=0"), "count must be at least 1, got 0"),
         (("--images=[nowhere.jpg]",), "No such file or directory: nowhere.jpg"),
     ],
@@ -126,6 +131,21 @@ def test_an_index_of_another_orderer_is_refused(
         searched(other, "--texts=[a]")
     assert refused.value.code == 2
     assert "this index was made by another orderer" in capsys.readouterr().err
+
+
+def test_an_index_of_other_things_is_not_buried(
+    made: index.Config, trained: Experiment, tmp_path: Path
+) -> None:
+    own = replace(made, out=tmp_path)
+    index.main(own)
+    before = (tmp_path / "index.json").read_bytes()
+    with pytest.raises(ValueError, match="this index was made by another orderer"):
+        index.main(replace(own, models=str(trained.out / "joint")))
+    with pytest.raises(ValueError, match="an index of other pairs, split val, got test"):
+        index.main(replace(own, split="test"))
+    assert (tmp_path / "index.json").read_bytes() == before
+    index.main(replace(own, count=5))
+    assert len(RetrievalIndex.open(tmp_path)) == 5
 
 
 def test_pairs_that_have_changed_are_not_drawn(made: index.Config, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""What a model was trained with, kept beside its weights: settings, pairs, code and hardware."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orderer.saved import read_settings
+from recipes.data_settings import TUNING
+from recipes.engine.files import JSON
+from recipes.engine.results import provenance, write_json
+from recipes.engine.settings import plain_settings
+from recipes.experiment import Experiment
+
+FILE = "training.json"
+COMMON = ("data", "seed", "precision")
+
+
+def training_record(
+    experiment: Experiment, *names: str, pairs: str, processes: int
+) -> dict[str, JSON]:
+    """The record of one training.
+
+    Args:
+        experiment: the settings that are trained with.
+        names: of the branches of settings that this training reads beside the common ones.
+        pairs: fingerprint of the pairs.
+        processes: that train together.
+    """
+    settings = plain_settings(experiment)
+    return {
+        "settings": {name: settings[name] for name in (*COMMON, *names)},
+        "pairs": pairs,
+        "processes": processes,
+        "made_with": provenance(),
+    }
+
+
+def write_record(folder: Path, record: Mapping[str, JSON]) -> None:
+    """Write the record of a training beside what it trained."""
+    write_json(folder / FILE, record)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Read the record of a training; None for a model that has none."""
+    return read_settings(folder, FILE) if (folder / FILE).is_file() else None
+
+
+def digest_of_record(record: Mapping[str, JSON] | None) -> str | None:
+    """The sha256 of what shaped a training: all of its record but where and when it ran."""
+    if record is None:
+        return None
+    return hashlib.sha256(json.dumps(_shaping(record), sort_keys=True).encode()).hexdigest()
+
+
+def _shaping(record: Mapping[str, JSON]) -> dict[str, JSON]:
+    kept = {name: value for name, value in record.items() if name != "made_with"}
+    return kept | ({"joint": _shaping(kept["joint"])} if "joint" in kept else {})
+
+
+def check_set_apart(experiment: Experiment, folder: Path, image_size: int) -> None:
+    """Refuse to measure on pairs set apart from other training pairs than a model's.
+
+    Raises:
+        ValueError: if it was trained on others, or nothing says on which.
+    """
+    if TUNING not in (experiment.data.test, experiment.data.unseen):
+        return
+    record = read_record(folder)
+    if record is None or "settings" not in record:  # nor one of stage 3 alone
+        raise ValueError(
+            f"nothing says whether {folder} was trained without the pairs of the split {TUNING}, "
+            f"it has no {FILE} of stage 1"
+        )
+    pairs = experiment.data.open_train(image_size).fingerprint
+    for each in (record, *([record["joint"]] if "joint" in record else [])):
+        trained = each["settings"]["data"]
+        for name in ("train", "train_count", "tuning_count"):
+            if trained[name] != getattr(experiment.data, name):
+                raise ValueError(
+                    f"the split {TUNING} may hold pairs that {folder} was trained on: its "
+                    f"data.{name} was {trained[name]}, got {getattr(experiment.data, name)}"
+                )
+        if each["pairs"] != pairs:
+            raise ValueError(
+                f"the split {TUNING} may hold pairs that {folder} was trained on: those were "
+                f"{each['pairs'][:12]}, got {pairs[:12]}"
+            )
