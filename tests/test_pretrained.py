@@ -192,7 +192,7 @@ def test_settings_of_another_format_are_refused(orderer_folder: Path) -> None:
         ({"heads": 3}, "3 heads do not divide a width of 128"),
         ({"token_dim": 1}, "token_dim must be at least 2 .*, got 1"),
         ({"vocabulary": 49407}, "vocabulary must be at least 49408, .*, got 49407"),
-        ({"token_noise": -0.5}, "token_noise must not be negative, got -0.5"),
+        ({"token_noise": -0.5}, "token_noise must be finite and not below 0, got -0.5"),
     ],
 )
 def test_an_orderer_that_cannot_be_is_refused(settings: dict[str, Any], sentence: str) -> None:
