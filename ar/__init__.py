@@ -1,10 +1,11 @@
-"""Stage 2: a causal transformer over an orderer's tokens, with a flow model as its loss."""
+"""Stage 2: a causal transformer over an orderer's tokens, whose loss is a model of each token."""
 
 import orderer  # noqa: F401  (declares torchvision's operators before transformers needs them)
 
 from .config import ARConfig
 from .joint import Alignment
 from .model import ARModel
+from .settings import Sampling
 from .trunk import Condition
 
-__all__ = ["ARConfig", "ARModel", "Alignment", "Condition"]
+__all__ = ["ARConfig", "ARModel", "Alignment", "Condition", "Sampling"]

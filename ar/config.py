@@ -3,6 +3,7 @@
 from dataclasses import field
 from typing import Any, Literal
 
+from orderer.flow import Density
 from orderer.pretrained import CheckedConfig
 
 
@@ -14,29 +15,66 @@ class ARConfig(CheckedConfig):
     """
 
     model_type = "sightline_ar"
+    format_version: int = 2
 
     orderer_hash: str = ""
     """Of the orderer whose tokens are modelled, see `Orderer.encoding_hash`."""
     tokens: int = 16
     token_dim: int = 64
-    condition: Literal["none", "class", "text"] = "text"
+    condition: Literal["none", "class", "text", "words"] = "text"
+    """What stands before the tokens: nothing, a class, the words of a text tower, or words of the
+    model's own."""
     condition_dim: int = 96
     """Channels of a word's embedding in the text tower."""
     class_names: list[str] = field(default_factory=list)
     """Of a class-conditional model, in the order of their labels."""
     context_length: int = 40
     """Most word pieces of a caption."""
+    caption_pieces: list[int] = field(default_factory=list)
+    """The word pieces that a model with words of its own knows, rising; none: it has none."""
+    writes: bool = False
+    """Whether it also writes captions from tokens, with words of its own."""
     width: int = 128
     heads: int = 4
     layers: int = 3
     mlp_width: int = 384
+    trunk_architecture: dict[str, Any] | None = None
+    """All that builds a trunk of transformers', see `ar.start`; null for a Llama of the sizes
+    above."""
+    trunk_weights: dict[str, Any] | None = None
+    """Where its weights were taken `from`, and their `sha256`."""
+    head: Literal[
+        "flow", "diffusion", "regression", "mixture", "energy", "categorical", "in_trunk"
+    ] = "flow"
+    """The model of a token, given the ones before it. `in_trunk` is a flow whose noisy tokens run
+    through the trunk itself."""
     head_width: int = 192
     head_layers: int = 3
+    modulation: Literal["time", "token"] = "time"
+    """What modulates the blocks of `flow` and `diffusion`: the timestep alone, or the trunk's state
+    too (MAR's form)."""
+    prediction: Literal["data", "velocity", "noise"] = "data"
+    """What the net of `flow`, `diffusion` and `in_trunk` predicts."""
     draws: int = 2
     """Noise draws per token and step; they share one pass of the trunk."""
+    timesteps: Density = "logit_normal"
+    """Where `flow` and `in_trunk` draw their timesteps, see `draw_timesteps`; `diffusion` draws
+    those of its schedule uniformly."""
     timestep_location: float = -2.0
-    """Where training draws its timesteps, see `logit_normal_timesteps`. A token of many channels
-    shows through its noise from early on; what the condition says of it is learned before that."""
+    """A token of many channels shows through its noise from early on; what the condition says of
+    it is learned before that."""
+    timestep_scale: float = 1.0
+    weighting: Literal["none", "min_snr"] = "none"
+    """Of the squared error at each timestep, see `min_snr`."""
+    components: int = 16
+    """Gaussians of `mixture`."""
+    noise_channels: int = 32
+    """Of the noise that `energy` turns into tokens."""
+    codes: int = 256
+    """Of `categorical`."""
+    context_noise: float = 0.0
+    """Most deviation of the noise on the tokens that training looks back at, drawn for each image:
+    when it generates, a model looks back at its own errors."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -46,3 +84,11 @@ class ARConfig(CheckedConfig):
             raise ValueError(
                 f"width must be a multiple of 2 x heads, got {self.width}, {self.heads}"
             )
+        if (self.writes or self.condition == "words") and not self.caption_pieces:
+            raise ValueError("an AR model with words of its own needs caption_pieces, got none")
+        if sorted(set(self.caption_pieces)) != self.caption_pieces:
+            raise ValueError("caption_pieces must rise")
+        if self.timestep_scale <= 0:
+            raise ValueError(f"timestep_scale must be above 0, got {self.timestep_scale}")
+        if self.context_noise < 0:
+            raise ValueError(f"context_noise must be at least 0, got {self.context_noise}")

@@ -1,20 +1,33 @@
-"""The AR model: a causal trunk over ordered tokens, and a flow head for each next token.
+"""The AR model: a causal trunk over ordered tokens, and a head for each next token.
 
 B batch   K tokens   D channels of a token   C places of the condition   W width
-E channels of a word's embedding   k tokens of a prefix
+E channels of a word's embedding   k tokens of a prefix   L word pieces   V that can be written
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
 
+from orderer.inputs import check_prefix, check_tokens
+from orderer.pieces import UNKNOWN, spoken
 from orderer.pretrained import CheckedModel
+from orderer.writing import starts, write
 
 from .config import ARConfig
-from .heads import FlowHead
-from .sampling import sample_tokens
+from .heads import make_head
+from .sampling import row_noise, sample_tokens
+from .settings import Sampling
 from .trunk import Condition, Trunk
+from .words import Words
+
+NOISE_FLOOR = 0.1
+"""Deviation of the noise that a likelihood is taken with, in deviations of each channel."""
+FAR = 0.2
+"""Most that the deviation of standardised tokens may be away from 1, their mean from 0."""
 
 
 class ARModel(CheckedModel):
@@ -27,14 +40,16 @@ class ARModel(CheckedModel):
     def __init__(self, config: ARConfig) -> None:
         super().__init__(config)
         self.trunk = Trunk(config)
-        self.head = FlowHead(config)
+        self.head = make_head(config)
         self.project = {
             "none": lambda: nn.Identity(),
             "class": lambda: nn.Embedding(len(config.class_names), config.width),
             "text": lambda: nn.Sequential(
                 nn.LayerNorm(config.condition_dim), nn.Linear(config.condition_dim, config.width)
             ),
+            "words": lambda: nn.Identity(),
         }[config.condition]()
+        self.words = Words(config) if config.writes or config.condition == "words" else None
         self.null = nn.Parameter(torch.randn(config.width) * 0.02)
         self.register_buffer("mean", torch.zeros(config.tokens, config.token_dim))
         self.register_buffer("std", torch.ones(config.tokens, config.token_dim))
@@ -53,6 +68,21 @@ class ARModel(CheckedModel):
             raise ValueError(f"a token channel has a deviation of {std.min().item():g}")
         self.mean.copy_(mean)
         self.std.copy_(std)
+
+    def check_statistics(self, tokens: Float[Tensor, "N K D"]) -> None:
+        """Refuse tokens that the stored statistics do not standardise: of another orderer, say.
+
+        Raises:
+            ValueError: naming what is off.
+        """
+        standard = self.standardise(tokens)
+        mean = standard.mean(dim=0).square().mean().sqrt().item()
+        std = standard.std(dim=0, correction=0).square().mean().sqrt().item()
+        if mean > FAR or abs(std - 1) > FAR:
+            raise ValueError(
+                "the statistics of this AR model do not fit the tokens: standardised, their mean "
+                f"is {mean:.2f} away from 0 and their deviation {std:.2f}"
+            )
 
     def check_orderer(self, orderer_hash: str) -> None:
         """Refuse another orderer than the one whose tokens are modelled.
@@ -93,10 +123,19 @@ class ARModel(CheckedModel):
             ValueError: for another kind of model, or more words than its context holds.
         """
         self._expect("text")
-        most = self.config.context_length
-        if words.shape[1] > most:
-            raise ValueError(f"this AR model reads {most} word pieces, got {words.shape[1]}")
+        self._check_length(words.shape[1])
         return Condition(states=self.project(words), keep=keep)
+
+    def conditioned_on_words(self, text: Int[Tensor, "B L"]) -> Condition:
+        """Condition on a caption in the model's own words, tokenised by `OrdererProcessor.text`.
+
+        Raises:
+            ValueError: for another kind of model, or more words than its context holds.
+        """
+        self._expect("words")
+        self._check_length(text.shape[1])
+        assert self.words is not None
+        return Condition(states=self.words(text), keep=spoken(text))
 
     def conditioned_on_class(self, labels: Int[Tensor, "B"]) -> Condition:
         """Condition on class labels, the places of their names in `config.class_names`."""
@@ -125,49 +164,178 @@ class ARModel(CheckedModel):
         condition: Condition,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "K"]:
-        """Squared error of the flow head's tokens at each position, the mean over images.
+        """The head's loss at each position, the mean over images; see `Head.loss_through`.
 
-        Tokens are standardised here; see `FlowHead.loss`.
+        In train mode the tokens that are looked back at carry `config.context_noise`.
         """
         target = self.standardise(tokens)
-        states = self.trunk(target[:, :-1], condition)  # [B, K, W]
-        return self.head.loss(target, states, generator).mean(dim=0)
+        context = self._noisy(target, generator) if self.training else target
+        return self.head.loss_through(self.trunk, target, context, condition, generator).mean(dim=0)
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        condition: Condition,
+        floor: float = NOISE_FLOOR,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B K"]:
+        """The density of each token given the condition and the tokens before it, in nats.
+
+        It is the density of tokens, as the orderer makes them, plus a little noise: so it is exact
+        for every head that has one, and no head gains without bound where tokens hardly vary. It
+        compares heads and models of one orderer; divide by the channels for nats per dimension.
+
+        Args:
+            tokens: without noise.
+            condition: before them.
+            floor: deviation of the noise, in deviations of each channel; 0 only for heads with a
+                closed form (`mixture`, `regression`, `categorical`).
+            generator: of the noise, on the model's device.
+
+        Raises:
+            ValueError: for tokens of another size or not finite, or a head without a likelihood.
+        """
+        check_tokens(tokens, self.config.tokens, self.config.token_dim)
+        standard = self.standardise(tokens)
+        noise = torch.randn(standard.shape, device=standard.device, generator=generator)
+        noisy = standard + floor * noise
+        density = self.head.log_prob_through(self.trunk, noisy, standard, condition, floor)
+        return density - self.std[: tokens.shape[1]].log().sum(dim=-1)
 
     @torch.no_grad()
     def generate(
         self,
         condition: Condition,
         *,
-        guidance_scale: float = 1.5,
-        steps: int = 15,
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] | None = None,
         prefix: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "B k D"]:
+        first: Float[Tensor, "B k D"] | None = None,
+    ) -> Float[Tensor, "B _ D"]:
         """Draw the first `prefix` tokens (all by default) for each row of the condition.
 
         Args:
             condition: from one of the `conditioned_on_...` or `unconditioned`.
-            guidance_scale: 1.0 is off.
-            steps: Euler steps per token.
+            sampling: how; `Sampling()` by default.
+            seeds: one for each row, which then is a function of its seed and condition alone; by
+                default drawn from torch's global generator.
             prefix: k in 1..K.
-            generator: source of the noise, on the model's device.
+            first: tokens to go on from, fewer than `prefix`.
 
         Raises:
-            ValueError: for a prefix outside 1..K or fewer than 1 step.
+            ValueError: for a prefix outside 1..K, no more than the tokens that are there, or seeds
+                that are not one for each row.
         """
+        sampling = sampling or Sampling()
         prefix = self.config.tokens if prefix is None else prefix
-        if not 1 <= prefix <= self.config.tokens:
-            raise ValueError(f"prefix must lie in 1..{self.config.tokens}, got {prefix}")
-        null = self.unconditioned(len(condition.keep)) if guidance_scale != 1.0 else None
-        noise = torch.randn(
-            len(condition.keep),
+        check_prefix(prefix, self.config.tokens)
+        rows = len(condition.keep)
+        seeds = torch.randint(2**62, (rows,)).tolist() if seeds is None else seeds
+        if len(seeds) != rows:
+            raise ValueError(f"each of the {rows} rows needs a seed, got {len(seeds)}")
+        first = self._begun(first, rows, prefix)
+        noise_shape = (self.config.tokens, *self.head.noise_shape(sampling))
+        tokens = sample_tokens(
+            self.trunk,
+            self.head,
+            condition,
+            self.unconditioned(rows) if sampling.is_guided else None,
+            first,
+            row_noise(seeds, noise_shape, self.null.device),
+            sampling,
             prefix,
-            self.config.token_dim,
-            device=condition.states.device,
-            generator=generator,
         )
-        tokens = sample_tokens(self.trunk, self.head, condition, null, noise, guidance_scale, steps)
         return self.restore(tokens)
+
+    def caption_loss(
+        self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy of captions after k tokens, the mean over all word pieces it can write."""
+        logits = self._written(tokens, text[:, :-1])
+        return F.cross_entropy(
+            logits.float().flatten(0, 1), self._own_words.targets(text).flatten()
+        )
+
+    def caption_likelihood(
+        self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B"]:
+        """How likely captions are, given k tokens: nats, summed over the pieces it can write."""
+        logits, targets = self._written(tokens, text[:, :-1]), self._own_words.targets(text)
+        each = -F.cross_entropy(logits.float().mT, targets, reduction="none", ignore_index=UNKNOWN)
+        return each.sum(dim=1)
+
+    @torch.no_grad()
+    def caption(
+        self,
+        tokens: Float[Tensor, "B k D"],
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "B L"]:
+        """Write a caption from the first k tokens of each image; `OrdererProcessor.words` reads it.
+
+        Args:
+            tokens: k of them, in 1..K.
+            temperature: 0 takes the likeliest word piece, 1 draws from what the model says.
+            generator: source of the draws, on the model's device.
+
+        Raises:
+            ValueError: for a model that does not write, or a temperature below 0.
+        """
+        return write(
+            lambda text: self._written(tokens, text)[:, -1],
+            self._own_words.piece,
+            starts(len(tokens), tokens.device),
+            self.config.context_length,
+            temperature,
+            generator,
+        )
+
+    def _written(
+        self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
+    ) -> Float[Tensor, "B L V"]:
+        """Score what may come after each word piece of a caption that follows the tokens."""
+        check_tokens(tokens, self.config.tokens, self.config.token_dim)
+        words = self._own_words
+        seen = torch.cat([self.trunk.sequence(self.standardise(tokens)), words(text)], dim=1)
+        read = self.trunk.read(self.unconditioned(len(tokens)), seen)
+        assert words.to_piece is not None
+        return words.to_piece(read.last_hidden_state[:, -text.shape[1] :])
+
+    @property
+    def _own_words(self) -> Words:
+        if self.words is None or self.words.to_piece is None:
+            raise ValueError("captions are written by an AR model with `writes`, got false")
+        return self.words
+
+    def _noisy(
+        self, tokens: Float[Tensor, "B K D"], generator: torch.Generator | None
+    ) -> Float[Tensor, "B K D"]:
+        if not self.config.context_noise:
+            return tokens
+        device = tokens.device
+        deviation = torch.rand(len(tokens), 1, 1, device=device, generator=generator)
+        noise = torch.randn(tokens.shape, device=device, generator=generator)
+        return tokens + self.config.context_noise * deviation * noise
+
+    def _begun(
+        self, first: Float[Tensor, "B k D"] | None, rows: int, prefix: int
+    ) -> Float[Tensor, "B k D"]:
+        """The standardised tokens that a sequence begins with."""
+        if first is None:
+            return torch.empty(rows, 0, self.config.token_dim, device=self.null.device)
+        check_tokens(first, self.config.tokens, self.config.token_dim)
+        if first.shape[1] >= prefix:
+            raise ValueError(
+                f"prefix must be above the {first.shape[1]} tokens given, got {prefix}"
+            )
+        return self.standardise(first)
+
+    def _check_length(self, pieces: int) -> None:
+        if pieces > self.config.context_length:
+            raise ValueError(
+                f"this AR model reads {self.config.context_length} word pieces, got {pieces}"
+            )
 
     def _expect(self, kind: str) -> None:
         if self.config.condition != kind:

@@ -1,58 +1,147 @@
 """Sampling tokens one after another, cached and batched, guided and unguided rows together.
 
-B batch   C places of the condition   k tokens to draw   D channels of a token   W width
+    B batch   C places of the condition   k tokens so far   K tokens at the end
+    D channels of a token   W width   S noises for a token   N channels of each
+
+Every row has noise of its own (`row_noise`), so that what is drawn of a seed and a condition does
+not depend on the batch, nor on how many tokens are asked for.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache, StaticCache
 
-from .heads import FlowHead
-from .trunk import Condition, Trunk
+from .heads import Draw, Head, Seen
+from .settings import Sampling
+from .trunk import Condition, Trunk, see_before
+
+
+def row_noise(
+    seeds: Sequence[int], shape: tuple[int, ...], device: torch.device
+) -> Float[Tensor, "{len(seeds)} *shape"]:
+    """Standard normal noise of each seed, drawn on the CPU: the same on every device."""
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(device)
 
 
 def sample_tokens(
     trunk: Trunk,
-    head: FlowHead,
+    head: Head,
     condition: Condition,
     null: Condition | None,
-    noise: Float[Tensor, "B k D"],
-    guidance_scale: float,
-    steps: int,
-) -> Float[Tensor, "B k D"]:
+    first: Float[Tensor, "B k D"],
+    noise: Float[Tensor, "B K S N"],
+    sampling: Sampling,
+    prefix: int,
+) -> Float[Tensor, "B {prefix} D"]:
     """Draw standardised tokens.
 
     Args:
         trunk: reads the condition and the tokens so far.
-        head: draws a token from the trunk's state.
+        head: draws a token from what was seen.
         condition: one row per image.
         null: the rows without a condition for guidance; None without guidance.
-        noise: the start of every token's path.
-        guidance_scale: 1.0 is off.
-        steps: Euler steps per token.
+        first: tokens that are there already, none or fewer than `prefix`.
+        noise: from which each of all K tokens is drawn.
+        sampling: how.
+        prefix: how many tokens there are at the end.
     """
-    both = condition if null is None else stack_conditions(condition, null)
-    rows, number = both.keep.shape
-    modulations = head.schedule(steps)
-    cache = DynamicCache(config=trunk.llama.config)
-    places = trunk.places(number, noise.shape[1])
-    keep = F.pad(both.keep, (0, noise.shape[1]), value=True)
-    tokens = noise[:, :0]  # [B, 0, D]
-    kinds = rows // len(noise)  # of rows: guided, or guided and unguided
-    x = torch.cat([both.states, trunk.sequence(tokens).repeat(kinds, 1, 1)], dim=1)
-    for k in range(noise.shape[1]):
-        seen = number + k + 1
-        output = trunk.run(x, keep[:, :seen], places[seen - x.shape[1] : seen], cache)
-        state = output.last_hidden_state[:, -1]  # [B or 2B, W]
-        guided, *unguided = state.chunk(kinds)
-        token = head.sample(
-            guided, unguided[0] if unguided else None, modulations, noise[:, k], guidance_scale
-        )
+    count = noise.shape[1]
+    reader = Reader(trunk, condition, null, sampling, prefix)
+    reader.read(trunk.sequence(first))
+    prepared: dict[int, Draw] = {}  # by the number of steps
+    tokens = first
+    for k in range(first.shape[1], prefix):
+        steps = sampling.steps_at(k, count)
+        if steps not in prepared:
+            prepared[steps] = head.drawing(sampling.with_steps(steps))
+        token = prepared[steps](reader.seen(k), noise[:, k], sampling.scale_at(k, count))
         tokens = torch.cat([tokens, token[:, None]], dim=1)
-        x = trunk.sequence(tokens)[:, -1:].repeat(kinds, 1, 1)
+        if k + 1 < prefix:
+            reader.read(trunk.sequence(tokens)[:, -1:])
     return tokens
+
+
+class Reader:
+    """Runs the trunk on, and remembers: guided rows, and below them unguided ones."""
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        condition: Condition,
+        null: Condition | None,
+        sampling: Sampling,
+        prefix: int,
+    ) -> None:
+        self.trunk = trunk
+        self.kinds = 1 if null is None else 2
+        both = condition if null is None else stack_conditions(condition, null)
+        conditions = both.keep.shape[1]
+        self.unread: Tensor | None = both.states
+        self.keep = F.pad(both.keep, (0, prefix), value=True)  # the start and all but the last
+        self.places = trunk.places(conditions, prefix + 1)  # one more to peek at
+        self.length = 0
+        config = trunk.decoder.config
+        self.cache: Cache = (
+            StaticCache(config, conditions + prefix)
+            if sampling.cache == "static"
+            else DynamicCache(config=config)
+        )
+        self.states = both.states[:, -1]
+
+    def read(self, x: Float[Tensor, "B n W"]) -> None:
+        """Read new places, the same for guided and unguided rows."""
+        x = x.repeat(self.kinds, 1, 1)
+        if self.unread is not None:
+            x, self.unread = torch.cat([self.unread, x], dim=1), None
+        new, self.length = x.shape[1], self.length + x.shape[1]
+        mask = see_before(self.keep[:, : self.length], new)
+        mask = F.pad(mask, (0, self._cached() - self.length))
+        places = self.places[self.length - new : self.length]
+        self.states = self.trunk.run(x, mask, places, self.cache).last_hidden_state[:, -1]
+
+    def seen(self, position: int) -> Seen:
+        """What a token is drawn from."""
+        guided, *unguided = self.states.chunk(self.kinds)
+        return Seen(
+            states=guided,
+            unguided=unguided[0] if unguided else None,
+            peek=self._peek,
+            position=position,
+        )
+
+    def _peek(self, x: Float[Tensor, "rows 1 W"]) -> Float[Tensor, "rows W"]:
+        mask = F.pad(self.keep[:, : self.length], (0, 1), value=True)[:, None, None]
+        place = self.places[self.length, None]
+        cache = _Forgetful(self.cache, self.length)
+        return self.trunk.run(x, mask, place, cache).last_hidden_state[:, -1]
+
+    def _cached(self) -> int:
+        """Places that the cache shows, those that are still empty too."""
+        if isinstance(self.cache, StaticCache):
+            return self.keep.shape[1]
+        return self.length
+
+
+class _Forgetful(DynamicCache):
+    """Shows what another cache holds and what is read now, and keeps nothing of that."""
+
+    def __init__(self, cache: Cache, length: int) -> None:
+        super().__init__()
+        self.shown, self.length = cache, length
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        layer = self.shown.layers[layer_idx]
+        return (
+            torch.cat([layer.keys[:, :, : self.length], key_states], dim=2),
+            torch.cat([layer.values[:, :, : self.length], value_states], dim=2),
+        )
 
 
 def stack_conditions(first: Condition, second: Condition) -> Condition:

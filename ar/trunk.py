@@ -1,21 +1,24 @@
-"""The trunk: a causal Llama that reads a condition, then the tokens before each token.
+"""The trunk: a causal transformer that reads a condition, then the tokens before each token.
 
     B batch   C places of the condition   K tokens   D channels of a token   W width
+    n new places   m places seen
 
 The sequence is condition, start, z_1 .. z_{K-1}; the state at `start` predicts z_1, the state at
 z_i predicts z_{i+1}. Tokens have the same positions whatever the condition's length, so padding
-changes nothing.
+changes nothing. The transformer is any causal decoder of transformers' that reads embeddings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import Cache, LlamaConfig, LlamaModel
 
-from orderer.layers import portable_attention
+from orderer.layers import causal_mask, portable_attention
 
 from .config import ARConfig
 
@@ -38,75 +41,125 @@ class Trunk(nn.Module):
         self.embed = nn.Linear(config.token_dim, config.width)
         self.start = nn.Parameter(torch.randn(config.width) * 0.02)
         self.positions = nn.Parameter(torch.randn(config.tokens, config.width) * 0.02)
-        self.llama = LlamaModel(
-            LlamaConfig(
-                vocab_size=1,  # it is fed with embeddings
-                hidden_size=config.width,
-                intermediate_size=config.mlp_width,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                max_position_embeddings=config.context_length + config.tokens,
-                pad_token_id=None,
-                bos_token_id=None,
-                eos_token_id=None,
-                attn_implementation="sdpa",
-            )
-        )
-        del self.llama.embed_tokens
+        self.decoder = make_decoder(config)
 
     def sequence(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B k+1 W"]:
         """Embed the start and the tokens after it; each place says which token it predicts."""
         start = self.start.expand(len(tokens), 1, -1)
         x = torch.cat([start, self.embed(tokens)], dim=1)
-        return x + nn.functional.pad(self.positions, (0, 0, 0, 1))[: x.shape[1]]
+        return x + F.pad(self.positions, (0, 0, 0, 1))[: x.shape[1]]
 
     def forward(
         self, tokens: Float[Tensor, "B k D"], condition: Condition
     ) -> Float[Tensor, "B k+1 W"]:
         """States that predict tokens 1..k+1, in one pass."""
-        return self.states(tokens, condition)[-1]
+        return self.read(condition, self.sequence(tokens)).last_hidden_state[
+            :, condition.keep.shape[1] :
+        ]
 
     def states(
         self, tokens: Float[Tensor, "B k D"], condition: Condition
     ) -> tuple[Float[Tensor, "B k+1 W"], ...]:
         """The states at the token places after every layer, the embeddings first."""
-        x = torch.cat([condition.states, self.sequence(tokens)], dim=1)  # [B, C + k + 1, W]
-        number = condition.states.shape[1]
-        keep = nn.functional.pad(condition.keep, (0, x.shape[1] - number), value=True)
-        output = self.run(x, keep, self.places(number, x.shape[1] - number))
-        return tuple(state[:, number:] for state in output.hidden_states)
+        read = self.read(condition, self.sequence(tokens), output_hidden_states=True)
+        return tuple(state[:, condition.keep.shape[1] :] for state in read.hidden_states)
 
-    def places(self, conditions: int, tokens: int) -> Int[Tensor, "n"]:
-        """Number the places of a condition and of the tokens (and start) after it."""
+    def read(self, condition: Condition, after: Float[Tensor, "B n W"], **options: bool) -> Any:
+        """Run a condition and what comes after it; see `run` for what is returned."""
+        x = torch.cat([condition.states, after], dim=1)  # [B, C + n, W]
+        keep = F.pad(condition.keep, (0, after.shape[1]), value=True)
+        places = self.places(condition.keep.shape[1], after.shape[1])
+        return self.run(x, see_before(keep, x.shape[1]), places, **options)
+
+    def places(self, conditions: int, after: int) -> Int[Tensor, "n"]:
+        """Number the places of a condition and of what comes after it."""
         device = self.start.device
-        behind = self.context_length + torch.arange(tokens, device=device)
+        behind = self.context_length + torch.arange(after, device=device)
         return torch.cat([torch.arange(conditions, device=device), behind])
 
     def run(
         self,
         x: Float[Tensor, "B n W"],
-        keep: Bool[Tensor, "B m"],
+        mask: Bool[Tensor, "B 1 n m"],
         places: Int[Tensor, "n"],
         cache: Cache | None = None,
+        **options: bool,
     ) -> Any:
         """Run the decoder over n new places.
 
         Args:
             x: embeddings of the new places.
-            keep: False for padding, over the m places cached and new.
+            mask: True where a new place sees one of the m places, cached or new.
             places: numbers of the new places.
             cache: what was read before; it grows by n places.
+            options: passed on to the decoder.
 
         Returns:
-            What transformers' decoders return: `last_hidden_state`, and without a cache the
-            `hidden_states` after every layer, the embeddings first.
+            What transformers' decoders return: `last_hidden_state`, and with `output_hidden_states`
+            the `hidden_states` after every layer, the embeddings first.
         """
         with portable_attention(x.device):
-            return self.llama(
+            return self.decoder(
                 inputs_embeds=x,
-                attention_mask=keep.long(),
+                attention_mask=mask,
                 position_ids=places.expand(len(x), -1),
                 past_key_values=cache,
                 use_cache=cache is not None,
-                output_hidden_states=cache is None,
+                **options,
             )
+
+
+def see_before(keep: Bool[Tensor, "B m"], new: int) -> Bool[Tensor, "B 1 n m"]:
+    """Each of the last `new` places sees itself and those before it that are kept."""
+    length = keep.shape[1]
+    before = causal_mask(length, keep.device)[-new:]
+    self_seen = torch.eye(length, dtype=torch.bool, device=keep.device)[-new:]
+    return ((before & keep[:, None, :]) | self_seen)[:, None]
+
+
+def make_decoder(config: ARConfig) -> nn.Module:
+    """A Llama of the config's sizes, or the decoder that its architecture describes.
+
+    Raises:
+        ValueError: if the architecture builds no causal decoder that fits.
+    """
+    if config.trunk_architecture is not None:
+        return _of_transformers(config, config.trunk_architecture)
+    decoder = LlamaModel(
+        LlamaConfig(
+            vocab_size=1,  # it is fed with embeddings
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=_longest(config),
+            pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
+            attn_implementation="sdpa",
+        )
+    )
+    del decoder.embed_tokens
+    return decoder
+
+
+def _longest(config: ARConfig) -> int:
+    """Places of a condition, the start and all tokens, and of a caption that may follow them."""
+    captions = config.context_length if config.writes else 0
+    return config.context_length + config.tokens + 1 + captions
+
+
+def _of_transformers(config: ARConfig, architecture: Mapping[str, Any]) -> nn.Module:
+    from orderer.transformers_towers import build, pooling_of  # slow to import
+
+    decoder = build(architecture, "text")
+    kind, settings = decoder.config.model_type, decoder.config
+    if pooling_of(decoder) != "last":
+        raise ValueError(f"a trunk reads from left to right, a {kind} model does not")
+    if settings.hidden_size != config.width:
+        raise ValueError(f"the trunk's width is {settings.hidden_size}, got {config.width}")
+    longest = getattr(settings, "max_position_embeddings", None)
+    if longest is not None and longest < _longest(config):
+        raise ValueError(f"the trunk reads {longest} places, {_longest(config)} are needed")
+    decoder.set_input_embeddings(nn.Identity())  # its words are not read
+    return decoder

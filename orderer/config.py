@@ -4,12 +4,8 @@ import math
 from typing import Any, Literal
 
 from .migrations import ORDERER_MIGRATIONS
+from .pieces import END_PIECE, PIECES
 from .pretrained import CheckedConfig
-
-PIECES = 49408
-"""Word pieces of open_clip's tokenizer; the end of a text has the last number."""
-
-START_PIECE, END_PIECE = PIECES - 2, PIECES - 1
 
 
 class OrdererConfig(CheckedConfig):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .config import OrdererConfig
 from .decoder import Placed, Rebuilt
-from .flow import euler, guide, heun, logit_normal_timesteps, on_path
+from .flow import euler, guide, heun, logit_normal_timesteps, on_path, uniform_times
 from .layers import BlockParts
 from .positions import Grid
 
@@ -122,7 +122,7 @@ class FlowDecoder(Placed):
             return (data.to(x) - x) / (1 - step / steps)
 
         solve = {"euler": euler, "heun": heun}[self.config.decoder_solver]
-        return solve(velocity, noise, steps).to(self.null)
+        return solve(velocity, noise, uniform_times(steps)).to(self.null)
 
     def modulations(self, t: Float[Tensor, "n"]) -> Float[Tensor, "n L M"]:
         """Shift, scale and gate of attention and MLP in every block at each timestep."""

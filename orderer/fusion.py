@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from .config import OrdererConfig
 from .layers import Block, causal_mask
+from .pieces import UNKNOWN, numbered, spoken
 from .positions import learned_positions
-
-UNKNOWN = -100
-"""In place of a word piece that cannot be written: torch's cross-entropy leaves it out."""
 
 
 class Fusion(nn.Module):
@@ -78,13 +76,8 @@ class Fusion(nn.Module):
         """What `write` should say after each piece but the last: its number among those it can
         write, or UNKNOWN for padding and for pieces that it cannot.
         """
-        places = torch.arange(text.shape[1], device=text.device)
-        spoken = places <= text.argmax(dim=1, keepdim=True)  # the end has the largest number
-        if self.pieces is None:
-            return text.where(spoken, UNKNOWN)[:, 1:]
-        known = torch.tensor(self.pieces, device=text.device)
-        at = torch.searchsorted(known, text.contiguous()).clamp(max=len(known) - 1)
-        return at.where(spoken & (known[at] == text), UNKNOWN)[:, 1:]
+        numbers = text if self.pieces is None else numbered(text, self.pieces)
+        return numbers.where(spoken(text), UNKNOWN)[:, 1:]
 
     def piece(self, number: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """The word pieces that outputs of `write` stand for."""

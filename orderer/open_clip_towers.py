@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from .config import PIECES
+from .pieces import PIECES
 from .weights import fill, read_weights
 
 Side = Literal["image", "text"]

@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.utils import PushToHubMixin
 
-from .config import END_PIECE, START_PIECE
 from .formats import Migration, up_to_date
+from .pieces import END_PIECE, START_PIECE
 from .saved import find_saved, read_settings
 from .tokenizer import FILE as RULES
 from .tokenizer import LocalTokenizer

@@ -16,6 +16,7 @@ from .borrowed import Borrowed
 from .building import built_from
 from .config import OrdererConfig
 from .layers import portable_attention
+from .pieces import spoken
 
 
 @runtime_checkable
@@ -49,8 +50,7 @@ class TextTower(nn.Module):
         return self.tower.token_embedding(text)
 
     def kept(self, text: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-        places = torch.arange(text.shape[1], device=text.device)
-        return places <= text.argmax(dim=-1, keepdim=True)  # the end has the largest number
+        return spoken(text)
 
     def forward(self, text: Int[Tensor, "B L"]) -> Float[Tensor, "B E"]:
         tower, length = self.tower, text.shape[1]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .config import END_PIECE, START_PIECE
+from .pieces import END_PIECE, START_PIECE
 
 Speaker = Callable[[Int[Tensor, "B l"]], Float[Tensor, "B V"]]
 """Scores what comes after some word pieces."""

@@ -46,6 +46,8 @@ SHOWN = 8
 """Images whose strips are drawn."""
 GRID = 24
 """Images in a grid of generated ones."""
+APART = 1_000_000
+"""Seeds of generated images between two seeds of an experiment."""
 
 
 @torch.no_grad()
@@ -205,15 +207,13 @@ def generation(
 ) -> dict[str, Any]:
     """Generate an image for one caption of each of the first pairs, and judge them."""
     captions = said(experiment, pairs)
-    noise = torch.Generator(model.device).manual_seed(experiment.seed)
     parts = []
     for i in range(0, len(captions), BATCH):
         condition = condition_on(captions[i : i + BATCH], model, orderer, processor)
         tokens = model.generate(
             condition,
-            guidance_scale=experiment.sampling.guidance_scale,
-            steps=experiment.sampling.steps,
-            generator=noise,
+            sampling=experiment.sampling,
+            seeds=[APART * experiment.seed + i + row for row in range(len(condition.keep))],
         )
         parts.append(_uint8(orderer.decode(tokens)))
     images = torch.cat(parts)

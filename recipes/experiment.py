@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ar import ARConfig
+from ar import ARConfig, Sampling
 from orderer import Borrowed, Objectives, OrdererConfig, complete_settings
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
@@ -136,20 +136,6 @@ class JointTraining:
         at_least(0, align=self.align, align_from=self.align_from)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SamplingSettings:
-    """How images are generated."""
-
-    guidance_scale: float = 1.5
-    """1.0 is off."""
-    steps: int = 15
-    """Euler steps per token."""
-
-    def __post_init__(self) -> None:
-        at_least(1, steps=self.steps)
-        at_least(0, guidance_scale=self.guidance_scale)
-
-
 Task = Literal[
     "retrieval", "classification", "reconstruction", "generation", "probe", "factors", "captioning"
 ]
@@ -201,7 +187,8 @@ class Experiment:
     train_orderer: OrdererTraining = field(default_factory=OrdererTraining)
     train_ar: ARTraining = field(default_factory=ARTraining)
     train_joint: JointTraining = field(default_factory=JointTraining)
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    sampling: Sampling = field(default_factory=Sampling)
+    """How images are generated."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"

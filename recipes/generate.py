@@ -6,13 +6,13 @@ Reads MODELS/orderer and MODELS/ar; writes OUT, a picture with the caption under
 `--prefix` it draws only the first tokens of each. Takes seconds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ar import ARModel
+from ar import ARModel, Sampling
 from orderer import Orderer, OrdererProcessor
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
@@ -28,10 +28,7 @@ class Config:
     """Folder that holds `orderer` and `ar`, as a training leaves them."""
     captions: tuple[str, ...]
     out: Path = Path("generated.png")
-    guidance_scale: float = 1.5
-    """1.0 is off."""
-    steps: int = 15
-    """Euler steps per token."""
+    sampling: Sampling = field(default_factory=Sampling)
     prefix: int | None = None
     """Tokens to draw of each image; null draws all."""
     seed: int = 0
@@ -52,10 +49,9 @@ def main(config: Config) -> None:
 
     tokens = model.generate(
         condition_on(config.captions, model, orderer, processor),
-        guidance_scale=config.guidance_scale,
-        steps=config.steps,
+        sampling=config.sampling,
+        seeds=range(config.seed, config.seed + len(config.captions)),
         prefix=config.prefix,
-        generator=torch.Generator(device).manual_seed(config.seed),
     )
     images = processor.images(orderer.decode(tokens))
     pixels = np.stack([np.asarray(image).transpose(2, 0, 1) for image in images])

@@ -72,7 +72,7 @@ def tiny_ar() -> ar.ARModel:
 
 def awake(model: ar.ARModel) -> ar.ARModel:
     """Give weights to the layers of the head that start at zero, where its output is always 0."""
-    for layer in (model.head.modulate, model.head.to_data):
+    for layer in (model.head.net.modulate, model.head.net.to_token):
         torch.nn.init.normal_(layer.weight, std=0.3)
     return model
 

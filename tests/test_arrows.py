@@ -19,9 +19,14 @@ SHARED_BY_STAGES = {
     "orderer.positions",
     "orderer.flow",
     "orderer.formats",
+    "orderer.inputs",
+    "orderer.packed",
+    "orderer.pieces",
     "orderer.pretrained",
     "orderer.saved",
+    "orderer.transformers_towers",
     "orderer.weights",
+    "orderer.writing",
 }
 """What stage 2 takes from stage 1: parts that know no orderer."""
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
-from ar import ARConfig, ARModel
+from ar import ARConfig, ARModel, Sampling
 from orderer import Orderer, OrdererConfig
 
 
@@ -39,7 +39,7 @@ def ar_outputs(model: ARModel) -> list[torch.Tensor]:
     tokens = torch.randn(2, 4, 6, generator=seeded())
     return [
         model.loss(tokens, condition, seeded()),
-        model.generate(condition, steps=3, generator=seeded()),
+        model.generate(condition, sampling=Sampling(steps=3), seeds=[0, 1]),
     ]
 
 
@@ -205,7 +205,10 @@ def test_an_orderer_that_cannot_be_is_refused(settings: dict[str, Any], sentence
     [
         ({"depth": 3}, "ARConfig has no setting named depth, got 3"),
         ({"layers": None}, "layers must be a whole number, got None"),
-        ({"condition": "sound"}, "condition must be one of 'none', 'class', 'text', got 'sound'"),
+        (
+            {"condition": "sound"},
+            "condition must be one of 'none', 'class', 'text', 'words', got 'sound'",
+        ),
         ({"condition": "class"}, "needs class_names, got none"),
         ({"class_names": [1]}, r"class_names must be a list of texts, got \[1\]"),
         ({"orderer_hash": 7}, "orderer_hash must be text, got 7"),

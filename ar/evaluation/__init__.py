@@ -2,6 +2,7 @@
 
 from .caption_following import Thing, following
 from .classifier import Classifier, accuracy, train_classifier
+from .deviation import deviations
 from .scene_judge import SceneJudge, train_judge
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "SceneJudge",
     "Thing",
     "accuracy",
+    "deviations",
     "following",
     "train_classifier",
     "train_judge",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from orderer.flow import euler, guide, heun, logit_normal_timesteps, on_path
+from orderer.flow import euler, guide, heun, logit_normal_timesteps, on_path, uniform_times
 
 
 def test_a_path_starts_at_noise_and_ends_at_data() -> None:
@@ -22,12 +22,14 @@ def test_the_velocity_of_a_path_is_data_minus_noise() -> None:
 def test_euler_is_exact_on_a_straight_flow_in_any_number_of_steps() -> None:
     data, noise = torch.randn(3, 5).double(), torch.randn(3, 5).double()
     for steps in (1, 2, 7):
-        torch.testing.assert_close(euler(lambda x, step: data - noise, noise, steps), data)
+        torch.testing.assert_close(
+            euler(lambda x, step: data - noise, noise, uniform_times(steps)), data
+        )
 
 
 def test_euler_halves_its_error_when_its_steps_double() -> None:
     def error(steps: int) -> Tensor:  # of x' = x from 1, which ends at e
-        end = euler(lambda x, step: x, torch.ones(1, 1).double(), steps)
+        end = euler(lambda x, step: x, torch.ones(1, 1).double(), uniform_times(steps))
         return (end - torch.e).abs().squeeze()
 
     assert 1.9 < error(100) / error(200) < 2.1
@@ -35,7 +37,7 @@ def test_euler_halves_its_error_when_its_steps_double() -> None:
 
 def test_heun_quarters_its_error_when_its_steps_double() -> None:
     def error(steps: int) -> Tensor:  # of x' = x from 1, which ends at e
-        end = heun(lambda x, step: x, torch.ones(1, 1).double(), steps)
+        end = heun(lambda x, step: x, torch.ones(1, 1).double(), uniform_times(steps))
         return (end - torch.e).abs().squeeze()
 
     assert 3.8 < error(100) / error(200) < 4.2
@@ -46,7 +48,7 @@ def test_heun_follows_a_velocity_that_changes_with_time() -> None:
         def velocity(x: Tensor, step: int) -> Tensor:
             return torch.full_like(x, 3 * (step / steps) ** 2)
 
-        return (1 - heun(velocity, torch.zeros(1, 1).double(), steps)).abs().item()
+        return (1 - heun(velocity, torch.zeros(1, 1).double(), uniform_times(steps))).abs().item()
 
     assert 3.8 < error(100) / error(200) < 4.2
 
@@ -58,7 +60,7 @@ def test_heun_never_asks_for_a_velocity_at_the_end() -> None:
         seen.append(step)
         return x
 
-    heun(velocity, torch.zeros(1, 1), 3)
+    heun(velocity, torch.zeros(1, 1), uniform_times(3))
     assert seen == [0, 1, 1, 2, 2]
 
 
@@ -69,7 +71,7 @@ def test_euler_tells_the_number_of_the_step() -> None:
         seen.append(step)
         return x
 
-    euler(velocity, torch.zeros(1, 1), 3)
+    euler(velocity, torch.zeros(1, 1), uniform_times(3))
     assert seen == [0, 1, 2]
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from orderer import Objectives, Orderer, OrdererConfig, OrdererProcessor, Stage1
-from orderer.config import END_PIECE, START_PIECE
-from orderer.fusion import UNKNOWN
+from orderer.pieces import END_PIECE, START_PIECE, UNKNOWN
 
 SIZES = {
     "image_size": 16,

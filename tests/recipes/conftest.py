@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from ar import Sampling
 from orderer import Objectives
 from recipes import train_ar, train_joint, train_orderer, write_tokens
 from recipes.data_settings import DataSettings
@@ -21,7 +22,6 @@ from recipes.experiment import (
     JointTraining,
     OptimSettings,
     OrdererTraining,
-    SamplingSettings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def tiny() -> Experiment:
         train_joint=JointTraining(
             steps=4, batch_size=16, align_from=2, orderer_optim=optim, ar_optim=optim
         ),
-        sampling=SamplingSettings(steps=2),
+        sampling=Sampling(steps=2),
         evaluation=Evaluation(captions="last", generated=8, judge_steps=2, judge_scenes=32),
         log_every=1,
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from ar import ARModel
+from ar import ARModel, Sampling
 from orderer import Orderer, OrdererProcessor
 from recipes import demo, evaluate, train_ar, train_joint, train_orderer, write_tokens
 from recipes.conditions import condition_on
@@ -113,7 +113,7 @@ def test_the_models_load_and_draw(models: str, run: Any) -> None:
     model.check_orderer(orderer.encoding_hash())
     with torch.no_grad():
         condition = condition_on(["a red ring"], model, orderer, processor)
-        images = orderer.decode(model.generate(condition, steps=2))
+        images = orderer.decode(model.generate(condition, sampling=Sampling(steps=2)))
     assert (
         images.shape == (1, 3, processor.image_size, processor.image_size)
         and images.isfinite().all()

@@ -37,7 +37,7 @@ def test_a_picture_is_a_function_of_its_seed(trained: Experiment, tmp_path: Path
 
 
 def test_a_prefix_and_stage_three_draw_too(trained: Experiment, tmp_path: Path) -> None:
-    assert drawn(tmp_path / "a.png", trained, "--prefix=1", "--guidance_scale=1")
+    assert drawn(tmp_path / "a.png", trained, "--prefix=1", "--sampling.guidance_scale=1")
     assert drawn(tmp_path / "b.png", trained, f"--models={trained.out / 'joint'}")
 
 
@@ -47,7 +47,7 @@ def test_a_prefix_and_stage_three_draw_too(trained: Experiment, tmp_path: Path) 
         ("--captions=[]", "captions must hold at least one caption, got none"),
         ("--prefix=17", "prefix must lie in 1..16, got 17"),
         ("--prefix=0", "prefix must lie in 1..16, got 0"),
-        ("--steps=0", "steps must be at least 1, got 0"),
+        ("--sampling.steps=0", "steps must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(

@@ -12,13 +12,14 @@ import pytest
 import torch
 import yaml
 
+from ar import Sampling
 from orderer import Objectives, Orderer
 from recipes import train_ar, train_joint, train_orderer, write_tokens
 from recipes.data_settings import DataSettings
 from recipes.engine.launch import launch
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Evaluation, Experiment, OptimSettings, SamplingSettings
+from recipes.experiment import Evaluation, Experiment, OptimSettings
 
 LOGS = {train_orderer: "orderer", train_ar: "ar", train_joint: "joint"}
 MODELS = {
@@ -116,7 +117,7 @@ def test_what_does_not_change_the_learning_may_differ_on_resume(
         replace(
             copied,
             data=replace(copied.data, test_count=99),
-            sampling=SamplingSettings(steps=9),
+            sampling=Sampling(steps=9),
             evaluation=Evaluation(judge="retrieval"),
             log_every=7,
             checkpoint_every=7,

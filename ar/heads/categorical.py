@@ -1,0 +1,108 @@
+"""The categorical head: a token is one of a few codes. The control that pays for discreteness.
+
+    R rows   N images   K tokens   D channels of a token   W width of the trunk   V codes
+
+The codes are the centres of k-means over the training tokens; a drawn token is a centre. Its
+density counts a token as its code's Gaussian, as wide as the training tokens lie around centres.
+
+Source: Lloyd 1982, "Least squares quantization in PCM", https://doi.org/10.1109/TIT.1982.1056489.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from orderer.flow import guide
+
+from ..config import ARConfig
+from ..settings import Sampling
+from .denoisers import PlainNet
+from .head import Draw, Seen, StateHead, chosen
+
+FITTED_ON = 50_000
+"""Most tokens that the codes are fitted on."""
+ROUNDS = 15
+LEAST_DEVIATION = 1e-3
+
+
+class CategoricalHead(StateHead):
+    """Predicts the code of a token."""
+
+    has_likelihood = True
+    centres: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: ARConfig) -> None:
+        super().__init__(config)
+        self.net = PlainNet(config.width, config.head_width, config.head_layers, config.codes)
+        self.register_buffer("centres", torch.randn(config.codes, config.token_dim))
+        self.register_buffer("deviation", torch.ones(config.token_dim))
+
+    @torch.no_grad()
+    def fit(self, tokens: Float[Tensor, "N K D"]) -> None:
+        """Find the codes.
+
+        Raises:
+            ValueError: if there are fewer tokens than codes.
+        """
+        flat = tokens.flatten(0, 1).float()
+        random = torch.Generator().manual_seed(0)
+        flat = flat[torch.randperm(len(flat), generator=random)[:FITTED_ON].to(flat.device)]
+        if len(flat) < self.config.codes:
+            raise ValueError(f"{self.config.codes} codes need as many tokens, got {len(flat)}")
+        self.centres.copy_(flat[: self.config.codes])
+        for _ in range(ROUNDS):
+            nearest = self.codes(flat)
+            counts = torch.bincount(nearest, minlength=self.config.codes)[:, None]
+            sums = torch.zeros_like(self.centres).index_add_(0, nearest, flat)
+            self.centres.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), self.centres))
+        around = flat - self.centres[self.codes(flat)]
+        self.deviation.copy_(around.square().mean(dim=0).sqrt().clamp(min=LEAST_DEVIATION))
+
+    def codes(self, tokens: Float[Tensor, "*n D"]) -> Int[Tensor, "*n"]:
+        """The nearest code of each token."""
+        nearest = torch.cdist(tokens.flatten(0, -2).float(), self.centres).argmin(dim=1)
+        return nearest.view(tokens.shape[:-1])
+
+    def loss(
+        self,
+        tokens: Float[Tensor, "*n D"],
+        states: Float[Tensor, "*n W"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*n"]:
+        """Cross-entropy of the codes, in nats."""
+        logits = self.net(states).float().flatten(0, -2)
+        codes = self.codes(tokens)
+        return F.cross_entropy(logits, codes.flatten(), reduction="none").view(codes.shape)
+
+    def log_prob(
+        self, tokens: Float[Tensor, "*n D"], states: Float[Tensor, "*n W"], floor: float
+    ) -> Float[Tensor, "*n"]:
+        """Of tokens, not of codes: the density of a mixture with fixed centres."""
+        share = self.net(states).float().log_softmax(dim=-1).flatten(0, -2)  # [R, V]
+        deviation = (self.deviation.square() + floor**2).sqrt()
+        tokens_apart = tokens.float().flatten(0, -2) / deviation
+        far = torch.cdist(tokens_apart, self.centres / deviation).square()
+        size = deviation.log().sum() + 0.5 * tokens.shape[-1] * math.log(2 * math.pi)
+        return ((share - far / 2).logsumexp(dim=-1) - size).view(tokens.shape[:-1])
+
+    def noise_shape(self, sampling: Sampling) -> tuple[int, int]:
+        return 1, 1
+
+    def drawing(self, sampling: Sampling) -> Draw:
+        """Draw a code; a temperature of 0 takes the likeliest."""
+
+        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
+            logits = self.net(seen.both()).float()
+            if seen.unguided is not None:
+                conditional, unconditional = logits.log_softmax(dim=-1).chunk(2)
+                logits = guide(conditional, unconditional, guidance_scale)
+            if sampling.temperature == 0:
+                return self.centres[logits.argmax(dim=-1)]
+            shares = (logits / sampling.temperature).softmax(dim=-1)
+            return self.centres[chosen(shares, noise[:, 0, 0])]
+
+        return draw

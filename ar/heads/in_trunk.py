@@ -1,0 +1,187 @@
+"""The single-transformer scheme: noisy copies of the tokens run through the trunk themselves.
+
+    B batch   C places of the condition   K tokens   D channels of a token   W width
+    T noise levels   n = C + K + T K places
+
+One sequence holds the condition, the clean tokens (start, z_1 .. z_{K-1}) and after them T noisy
+copies of every token. A noisy copy of z_k sees what is before z_k, clean, and itself; clean places
+see clean places before them; nothing else sees a noisy copy. So one pass trains all tokens at some
+noise levels, and sampling keeps a cache of clean tokens only.
+
+Source: Su 2024, "Reflections on autoregressive image generation: a diffusion loss in one
+transformer", https://kexue.fm/archives/10197; the mask is that of ACDiT, Hu et al. 2024, section
+3.2, https://arxiv.org/abs/2412.07720.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from orderer.flow import on_path
+
+from ..config import ARConfig
+from ..settings import Sampling
+from ..trunk import Condition, Trunk
+from .denoisers import FREQUENCIES, waves
+from .denoising import Guess, follow, guided, noises
+from .head import Draw, Head, Seen
+from .likelihood import log_density
+from .paths import FlowPath
+
+TOGETHER = 64
+"""Sequences whose likelihood is followed together, for memory."""
+
+
+class InTrunkHead(Head):
+    """Embeds noisy tokens for the trunk, and reads the clean ones from its states."""
+
+    has_likelihood = True
+
+    def __init__(self, config: ARConfig) -> None:
+        super().__init__(config)
+        self.path = FlowPath(config)
+        self.embed = nn.Linear(config.token_dim, config.width)
+        self.time = nn.Sequential(
+            nn.Linear(2 * FREQUENCIES, config.width),
+            nn.SiLU(),
+            nn.Linear(config.width, config.width),
+        )
+        self.positions = nn.Parameter(torch.randn(config.tokens, config.width) * 0.02)
+        self.norm = nn.LayerNorm(config.width)
+        self.to_token = nn.Linear(config.width, config.token_dim)
+        nn.init.zeros_(self.to_token.weight)
+        nn.init.zeros_(self.to_token.bias)
+
+    def loss_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B K"]:
+        """Weighted squared error, the mean over channels and over `draws` noises and timesteps."""
+        t = self.path.draw(self.config.draws * len(tokens), tokens.device, generator)
+        t = t.view(self.config.draws, len(tokens), 1)  # [T, B, 1]
+        errors = self.errors_through(trunk, tokens, context, condition, t, generator)
+        return (self.path.weight(t) * errors).mean(dim=0)
+
+    def errors_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        t: Float[Tensor, "T #B 1"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T B K"]:
+        data = tokens.float().expand(len(t), *tokens.shape)
+        noise = torch.randn(data.shape, device=data.device, generator=generator)
+        output = self._predict(trunk, on_path(data, noise, t), t, context, condition)
+        return (output.float() - self.path.target(data, noise, t[..., None])).square().mean(dim=-1)
+
+    def log_prob_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        floor: float,
+    ) -> Float[Tensor, "B K"]:
+        """See `log_density`."""
+        batch = range(0, len(tokens), TOGETHER)
+        parts = [slice(i, i + TOGETHER) for i in batch]
+        return torch.cat(
+            [
+                self._log_prob(
+                    trunk,
+                    tokens[part].float(),
+                    context[part],
+                    Condition(states=condition.states[part], keep=condition.keep[part]),
+                    floor,
+                )
+                for part in parts
+            ]
+        )
+
+    def _log_prob(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        floor: float,
+    ) -> Float[Tensor, "B K"]:
+        def guess(x: Tensor, t: float) -> Tensor:
+            at = torch.full((1, len(tokens), 1), t, device=x.device)
+            noisy = x.view(1, *tokens.shape)
+            output = self._predict(trunk, noisy, at, context, condition)
+            return self.path.to_data(output.float(), noisy, at[..., None]).flatten(0, 2)
+
+        # A token's noisy copy is seen by none of the others: the rows are apart.
+        return log_density(guess, tokens.flatten(0, 1), floor).view(tokens.shape[:2])
+
+    def noise_shape(self, sampling: Sampling) -> tuple[int, int]:
+        return noises(sampling), self.config.token_dim
+
+    def drawing(self, sampling: Sampling) -> Draw:
+        """Prepare a solver; each of its steps is a pass of one place through the trunk."""
+        times = self.path.times(sampling.steps)
+        at = torch.tensor(times[:-1], device=self.positions.device)
+        clock = self.time(waves(self.path.clock(at), FREQUENCIES))  # [S, W]
+
+        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
+            assert seen.peek is not None
+            peek, place = seen.peek, self.positions[seen.position]
+
+            def plain(x: Tensor, step: int) -> Tensor:
+                row = self.embed(x) + clock[step] + place
+                output = self.to_token(self.norm(peek(row[:, None])))
+                return self.path.to_data(output.float(), x, at[step, None])
+
+            guess: Guess = plain
+            if seen.unguided is not None:
+                guess = guided(plain, guidance_scale, sampling.match_norm)
+            return follow(guess, noise, times, sampling)
+
+        return draw
+
+    def _predict(
+        self,
+        trunk: Trunk,
+        noisy: Float[Tensor, "T B K D"],
+        t: Float[Tensor, "T #B 1"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+    ) -> Float[Tensor, "T B K D"]:
+        levels, batch, count, _ = noisy.shape
+        clock = self.time(waves(self.path.clock(t), FREQUENCIES))  # [T, B, 1, W]
+        rows = self.embed(noisy) + clock + self.positions
+        rows = rows.transpose(0, 1).flatten(1, 2)  # [B, T K, W]
+        clean = trunk.sequence(context[:, :-1])
+        x = torch.cat([condition.states, clean, rows], dim=1)
+        states = trunk.run(
+            x,
+            noisy_mask(condition.keep, count, levels),
+            noisy_places(trunk, condition.keep.shape[1], count, levels),
+        ).last_hidden_state[:, -levels * count :]
+        states = states.unflatten(1, (levels, count)).transpose(0, 1)
+        return self.to_token(self.norm(states))
+
+
+def noisy_places(trunk: Trunk, conditions: int, tokens: int, levels: int) -> Int[Tensor, "n"]:
+    """Number the places: a noisy copy stands behind the last clean one that it sees."""
+    clean = trunk.places(conditions, tokens)
+    return torch.cat([clean, (clean[-tokens:] + 1).repeat(levels)])
+
+
+def noisy_mask(keep: Bool[Tensor, "B C"], tokens: int, levels: int) -> Bool[Tensor, "B 1 n n"]:
+    """Which place sees which, see this file's beginning."""
+    before = keep.shape[1] + tokens
+    n = before + levels * tokens
+    place = torch.arange(n, device=keep.device)
+    last_seen = torch.where(place < before, place, keep.shape[1] + (place - before) % tokens)
+    clean = F.pad(keep, (0, n - keep.shape[1]), value=True) & (place < before)  # [B, n]
+    own = torch.eye(n, dtype=torch.bool, device=keep.device)
+    return ((clean[:, None] & (place <= last_seen[:, None])) | own)[:, None]

@@ -1,0 +1,61 @@
+"""How tokens are drawn: the settings of sampling, with their checks."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How an AR model draws tokens.
+
+    Raises:
+        ValueError: for a value out of its range, naming it.
+    """
+
+    guidance_scale: float = 1.5
+    """1.0 is off."""
+    guidance: Literal["constant", "ramp"] = "constant"
+    """`ramp` rises linearly over the tokens and has the whole scale at the last one."""
+    match_norm: bool = False
+    """Whether what was guided keeps the norm that it had: strong guidance otherwise inflates it."""
+    temperature: float = 1.0
+    """Deviation of the noise: of the start, for `sde` of each step."""
+    solver: Literal["euler", "heun", "multistep", "sde"] = "euler"
+    """Of heads that denoise."""
+    steps: int = 15
+    """Of the solver, per token."""
+    last_steps: int | None = None
+    """Steps of the last token, those between in proportion; null: as many for all. Later tokens are
+    better known from those before, and take fewer."""
+    cache: Literal["dynamic", "static"] = "dynamic"
+    """How the trunk keeps what it has read: growing, or whole from the start, for compilers."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "last_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("guidance_scale", "temperature"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether unguided rows are needed."""
+        return self.guidance_scale != 1.0
+
+    def scale_at(self, k: int, tokens: int) -> float:
+        """The guidance scale of token k (from 0) of so many."""
+        if self.guidance == "constant":
+            return self.guidance_scale
+        return 1 + (self.guidance_scale - 1) * (k + 1) / tokens
+
+    def steps_at(self, k: int, tokens: int) -> int:
+        """The steps of token k (from 0) of so many."""
+        if self.last_steps is None or tokens == 1:
+            return self.steps
+        return round(self.steps + (self.last_steps - self.steps) * k / (tokens - 1))
+
+    def with_steps(self, steps: int) -> "Sampling":
+        """The same with as many steps for every token."""
+        return replace(self, steps=steps, last_steps=None)
