@@ -173,6 +173,27 @@ class ARModel(CheckedModel):
         return self.head.loss_through(self.trunk, target, context, condition, generator).mean(dim=0)
 
     @torch.no_grad()
+    def errors_at(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        condition: Condition,
+        timesteps: Sequence[float],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T"]:
+        """Mean squared error of what the head predicts at each of T timesteps.
+
+        Unlike the loss it does not depend on where training looks, nor on its weights.
+
+        Raises:
+            ValueError: for a head that knows no timesteps.
+        """
+        standard = self.standardise(tokens)
+        t = torch.tensor(timesteps, device=standard.device).view(-1, 1, 1)
+        t = t.expand(-1, len(tokens), 1)
+        errors = self.head.errors_through(self.trunk, standard, standard, condition, t, generator)
+        return errors.mean(dim=(1, 2))
+
+    @torch.no_grad()
     def log_prob(
         self,
         tokens: Float[Tensor, "B K D"],

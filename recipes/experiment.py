@@ -4,7 +4,7 @@
 `recipes.train_joint` each do their stage of the same experiment and find in `out` what the stage
 before left there; `python -m recipes.demo` runs them all.
 
-    out/orderer   out/tokens   out/ar   out/joint/orderer   out/joint/ar   out/logs
+    out/orderer   out/tokens   out/held   out/ar   out/joint/orderer   out/joint/ar   out/logs
 """
 
 from collections.abc import Iterable, Sequence
@@ -104,10 +104,20 @@ class ARTraining:
     condition_drop: float = 0.1
     """Share of the images that are learned without their condition, for guidance."""
     optim: OptimSettings = field(default_factory=lambda: OptimSettings(muon_lr=1e-2, adamw_lr=5e-3))
+    ema_decay: float = 0.99
+    """Of a moving average of the weights. What is saved is the average or the weights themselves,
+    whichever the held pairs are likelier under."""
+    held: int = 64
+    """Pairs of the training split that are set apart for validation."""
+    validate_every: int = 500
+    """Steps between two validations; the last step has one in any case."""
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, batch_size=self.batch_size)
+        at_least(1, held=self.held, validate_every=self.validate_every)
         share(condition_drop=self.condition_drop)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,12 @@
 
     python -m recipes.train_ar
 
-Reads OUT/orderer (for its word embeddings) and OUT/tokens; writes OUT/ar (for `from_pretrained`),
-OUT/logs (progress, tensorboard) and OUT/checkpoints/ar; `--resume` goes on from the newest of
-these. Starts unchanged under `torchrun` and `accelerate launch`. On 2 CPU cores the default takes
-about three minutes as the demo starts it, on two processes.
+Reads OUT/orderer (for its word embeddings), OUT/tokens and OUT/held; writes OUT/ar (for
+`from_pretrained`), OUT/logs (progress, tensorboard) and OUT/checkpoints/ar; `--resume` goes on from
+the newest of these. Validation says how likely the held pairs are, under the weights and under
+their moving average; the better of the two is saved. Starts unchanged under `torchrun` and
+`accelerate launch`. On 2 CPU cores the default takes about three minutes as the demo starts it, on
+two processes.
 """
 
 import torch
@@ -16,12 +18,17 @@ from orderer import Orderer, OrdererProcessor
 from recipes.conditions import condition_on
 from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
+from recipes.engine.ema import moving_average
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
+from recipes.training_record import training_record, write_record
+from recipes.validating import Validation, both
 
+SAMPLED = 10_000
+"""Sequences from which a head takes what it does not learn, and on which statistics are checked."""
 SHAPING = (
     "data.last_share",
     "data.length_power",
@@ -42,6 +49,8 @@ def main(experiment: Experiment) -> None:
     processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
     store = TokenStore.open(experiment.out / "tokens")
     store.check_orderer(orderer.encoding_hash())
+    held = TokenStore.open(experiment.out / "held")
+    held.check_orderer(store.orderer_hash)
     config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
     if config.condition == "text":
         check_captions(store.captions, processor)
@@ -49,7 +58,11 @@ def main(experiment: Experiment) -> None:
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     model = ARModel(config).to(device).train()
     model.set_statistics(store.mean.to(device), store.std.to(device))
+    sample = store.tokens[:SAMPLED].to(device)
+    model.check_statistics(sample)
+    model.head.fit(model.standardise(sample))
     learner = settings.optim.learner(model, settings.steps)
+    average = moving_average(model, settings.ema_decay)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "ar",
         learners={"ar": learner},
@@ -58,6 +71,7 @@ def main(experiment: Experiment) -> None:
             "pairs": store.fingerprint,
             "orderer_hash": store.orderer_hash,
         },
+        averages={"ar-average": average},
     )
     first, earlier = progress.restore(experiment.resume)
 
@@ -72,6 +86,8 @@ def main(experiment: Experiment) -> None:
     ) as run:
         draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
         batches = TokenBatches(store, **vars(draw))
+        place = 0 if experiment.evaluation.captions == "all" else -1
+        validation = Validation(store=held, caption=place, orderer=orderer, processor=processor)
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             batch = batches.at(step)
@@ -91,14 +107,27 @@ def main(experiment: Experiment) -> None:
                     "gradient_norm": norm,
                 },
             )
+            average.update_parameters(model)
             done = step + 1
+            if done % settings.validate_every == 0 or done == settings.steps:
+                live, averaged = (validation.measure(m, run) for m in (model, average.module))
+                run.record(step, both(live, averaged))
             if done % experiment.checkpoint_every == 0 or done == settings.steps:
                 progress.save(done, run)
             elif run.stop_requested:
                 progress.save(done, run)
                 return
         if run.is_main:
-            model.save_pretrained(experiment.out / "ar")
+            is_averaged = averaged["validation"] < live["validation"]
+            better = average.module if is_averaged else model
+            assert isinstance(better, ARModel)
+            better.save_pretrained(experiment.out / "ar")
+            together = run.accelerator.num_processes
+            record = training_record(
+                experiment, "ar", "train_ar", pairs=store.fingerprint, processes=together
+            )
+            found = {"is_averaged": is_averaged, **both(live, averaged)}
+            write_record(experiment.out / "ar", {**record, "validation": found})
 
 
 if __name__ == "__main__":

@@ -1,20 +1,31 @@
-"""Between stages 1 and 2: encode the training images once, into a memory-mapped store.
+"""Between stages 1 and 2: encode the training images once, into memory-mapped stores.
 
     python -m recipes.write_tokens
 
 Reads OUT/orderer, writes OUT/tokens: the tokens, their statistics per (position, channel), the keys
-and captions of the images, and the hash of the orderer that made them. Takes seconds.
+and captions of the images, and the hash of the orderer that made them; and OUT/held, the same of
+the pairs that `train_ar.held` sets apart for validation. Takes seconds.
 """
 
 from bisect import bisect_right
 from collections import Counter
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import Damaged, Framing, check_skipped, in_words, read_all, write_tokens
+from data import (
+    Damaged,
+    Framing,
+    PairSource,
+    apart,
+    check_skipped,
+    in_words,
+    read_all,
+    write_tokens,
+)
 from orderer import Orderer
 from recipes.data_settings import tell_skipped
 from recipes.engine.cli import run as start
@@ -30,11 +41,18 @@ def main(experiment: Experiment) -> None:
     device = prepare_device()
     model = Orderer.from_pretrained(experiment.out / "orderer").to(device).eval()
     pairs = experiment.data.open_train(model.config.image_size)
+    rest, held = apart(pairs, experiment.train_ar.held)
+    for name, some in (("held", held), ("tokens", rest)):
+        write(experiment.out / name, some, model, experiment.data.max_skipped)
+
+
+def write(path: Path, pairs: PairSource, model: Orderer, max_skipped: float) -> None:
+    """Encode pairs into a store."""
     ends = list(accumulate(pairs.counts))
     counts, skipped = [0] * len(ends), Counter[str]()
     images, keys, captions, parts = [], [], [], []
     shown = read_all(pairs, Framing(size=model.config.image_size))
-    bar = tqdm(shown, desc="tokens", total=len(pairs), unit="pair", disable=None)
+    bar = tqdm(shown, desc=path.name, total=len(pairs), unit="pair", disable=None)
     for index, pair in enumerate(bar):
         if isinstance(pair, Damaged):
             skipped[pair.reason] += 1
@@ -45,14 +63,14 @@ def main(experiment: Experiment) -> None:
             counts[bisect_right(ends, index)] += 1
         if len(images) == BATCH or (images and index == len(pairs) - 1):
             batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-            parts.append(model.encode(batch.to(device)).cpu())
+            parts.append(model.encode(batch.to(model.device)).cpu())
             images.clear()
     tell_skipped(pairs.name, skipped)
-    check_skipped(pairs, len(keys), skipped, experiment.data.max_skipped)
+    check_skipped(pairs, len(keys), skipped, max_skipped)
     if not keys:
         raise ValueError(f"{pairs.name} has no pair that can be read, {in_words(skipped)}")
     write_tokens(
-        experiment.out / "tokens",
+        path,
         torch.cat(parts),
         keys,
         captions,
@@ -60,7 +78,7 @@ def main(experiment: Experiment) -> None:
         orderer_hash=model.encoding_hash(),
         fingerprint=pairs.fingerprint,
     )
-    print(f"{experiment.out / 'tokens'}: {model.config.tokens} tokens of {len(keys)} images")
+    print(f"{path}: {model.config.tokens} tokens of {len(keys)} images")
 
 
 if __name__ == "__main__":

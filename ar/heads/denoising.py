@@ -13,6 +13,7 @@ from orderer.flow import ancestral, euler, guide, heun, multistep, on_path
 
 from ..config import ARConfig
 from ..settings import Sampling
+from ..trunk import Condition, Trunk
 from .denoisers import TimeDenoiser, TokenDenoiser
 from .head import Draw, Seen, StateHead
 from .likelihood import ROWS, log_density
@@ -36,6 +37,7 @@ class DenoisingHead(StateHead):
     """
 
     has_likelihood = True
+    has_levels = True
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__(config)
@@ -72,6 +74,17 @@ class DenoisingHead(StateHead):
         x = on_path(data, noise, t)
         output = self.net(self.path.scale(t)[..., None] * x, self.path.clock(t), states).float()
         return (output - self.path.target(data, noise, t[..., None])).square().mean(dim=-1)
+
+    def errors_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        t: Float[Tensor, "T #B 1"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T B K"]:
+        return self.errors(tokens, trunk(context[:, :-1], condition), t, generator)
 
     def noise_shape(self, sampling: Sampling) -> tuple[int, int]:
         return noises(sampling), self.config.token_dim

@@ -46,6 +46,8 @@ class Head(nn.Module, ABC):
     """The distribution of standardised tokens, each given the ones before it."""
 
     has_likelihood: bool = False
+    has_levels: bool = False
+    """Whether it denoises, at timesteps from 0 (noise) to 1 (data)."""
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__()
@@ -72,6 +74,22 @@ class Head(nn.Module, ABC):
             condition: before all tokens.
             generator: of noise and timesteps, on the tokens' device.
         """
+
+    def errors_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        t: Float[Tensor, "T #B 1"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T B K"]:
+        """Squared error at each of T timesteps, unweighted; see `loss_through`.
+
+        Raises:
+            ValueError: for a head that knows no timesteps.
+        """
+        raise ValueError(f"the head {self.config.head!r} knows no timesteps")
 
     @abstractmethod
     def log_prob_through(

@@ -37,6 +37,7 @@ class InTrunkHead(Head):
     """Embeds noisy tokens for the trunk, and reads the clean ones from its states."""
 
     has_likelihood = True
+    has_levels = True
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__(config)
@@ -155,7 +156,7 @@ class InTrunkHead(Head):
         context: Float[Tensor, "B K D"],
         condition: Condition,
     ) -> Float[Tensor, "T B K D"]:
-        levels, batch, count, _ = noisy.shape
+        levels, _, count, _ = noisy.shape
         clock = self.time(waves(self.path.clock(t), FREQUENCIES))  # [T, B, 1, W]
         rows = self.embed(noisy) + clock + self.positions
         rows = rows.transpose(0, 1).flatten(1, 2)  # [B, T K, W]

@@ -322,6 +322,7 @@ def _set_x_ticks(axes: Any, values: Sequence[int], log2_x: bool) -> None:
 
 
 def _draw_loss(axes: Any, stage: str, term: str, lines: Sequence[Mapping[str, JSON]]) -> None:
+    lines = [line for line in lines if term in line]  # validation comes now and then
     steps = [line["step"] for line in lines]
     losses = np.array([line.get(term) for line in lines], dtype=float)  # None becomes nan
     means = _running_mean(losses)
@@ -406,7 +407,7 @@ def _loss_names(stage: str, lines: Sequence[Mapping[str, JSON]]) -> list[str]:
     names = dict.fromkeys(
         name for line in lines for name, value in line.items() if value is not None
     )
-    losses = [name for name in names if name not in NOT_LOSSES]
+    losses = [name for name in names if name not in NOT_LOSSES and "error_at" not in name]
     if not losses:
         raise ValueError(f"the log of stage {stage!r} holds no loss, lines: {len(lines)}")
     return losses

@@ -155,6 +155,13 @@ class Run(AbstractContextManager["Run"]):
             if self.is_main:
                 self._write(step, means)
 
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Write values of a step (from 0) that all processes agree on, whenever they come."""
+        if self.is_main:
+            self.accelerator.log(dict(values), step=step)
+            finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
+            print(json.dumps({"step": step, **finite}), file=self._file, flush=True)
+
     def logs_at(self, step: int) -> bool:
         """Whether the values of a step (from 0) are written."""
         return step % self.log_every == 0 or step + 1 == self.steps

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 from transformers.utils.logging import disable_progress_bar
 
 from .checkpoint import find_start, save_checkpoint
@@ -111,6 +112,8 @@ class Progress:
     learners: Mapping[str, Learner]
     settings: Mapping[str, JSON]
     """All that the learning depends on, names of the inputs too; a resumed run must share it."""
+    averages: Mapping[str, AveragedModel] = field(default_factory=dict)
+    """Of models' weights, by names of their own."""
 
     def restore(self, resume: bool) -> tuple[int, float]:
         """Take up the newest checkpoint, if any.
@@ -134,6 +137,8 @@ class Progress:
             for index, optimizer in enumerate(learner.optimizers):
                 part = f"{name}-optimizer-{index}"
                 restore_optimizer(optimizer, found.tensors[part], found.state["groups"][part])
+        for name, average in self.averages.items():
+            average.load_state_dict(found.tensors[name])
         return found.step, found.state["seconds"]
 
     def save(self, step: int, run: Run) -> None:
@@ -146,6 +151,7 @@ class Progress:
                 part = f"{name}-optimizer-{index}"
                 kept, groups[part] = optimizer_tensors(optimizer)
                 tensors[part] = whole(kept)
+        tensors |= {name: average.state_dict() for name, average in self.averages.items()}
         if run.is_main:
             state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
             save_checkpoint(self.folder, step, tensors, state)

@@ -69,7 +69,7 @@ def tiny() -> Experiment:
         train_orderer=OrdererTraining(
             steps=4, batch_size=16, objectives=Objectives(text_from=0, text_ramp=2), optim=optim
         ),
-        train_ar=ARTraining(steps=4, batch_size=16, optim=optim),
+        train_ar=ARTraining(steps=4, batch_size=16, held=8, validate_every=2, optim=optim),
         train_joint=JointTraining(
             steps=4, batch_size=16, align_from=2, orderer_optim=optim, ar_optim=optim
         ),

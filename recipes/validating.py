@@ -1,0 +1,70 @@
+"""How an AR model fares on pairs that it does not learn from.
+
+The flat training loss hides what happens: it depends on where training looks for noise, and moves
+little while samples get better. Watched instead: nats per dimension, and errors at fixed timesteps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ar import ARModel
+from data import TokenStore
+from orderer import Orderer, OrdererProcessor
+from recipes.conditions import condition_on
+from recipes.engine.run import Run
+
+TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
+BATCH = 64
+SEED = 0
+"""Of the noise, the same at every validation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Validation:
+    """The held pairs, and what reads their captions."""
+
+    store: TokenStore
+    caption: int
+    """The place of the caption that is each image's condition."""
+    orderer: Orderer
+    processor: OrdererProcessor
+
+    def measure(self, model: nn.Module, run: Run) -> dict[str, float]:
+        """`validation`: nats per dimension, or the loss of a head without a likelihood; and
+        `error_at_T` for heads that denoise. Each pair counts once, on one of the processes.
+        """
+        assert isinstance(model, ARModel)
+        was_training = model.training
+        model.eval()
+        mine = range(run.rank, len(self.store), run.world)
+        sums = torch.zeros(1 + len(TIMESTEPS) * model.head.has_levels, dtype=torch.float64)
+        for start in range(0, len(mine), BATCH):
+            indices = list(mine[start : start + BATCH])
+            sums += len(indices) * self._means(model, indices)
+        model.train(was_training)
+        total = run.accelerator.reduce(sums.to(run.device), "sum") / len(self.store)
+        names = ["validation", *(f"error_at_{t}" for t in TIMESTEPS)]
+        return dict(zip(names, total.tolist(), strict=False))
+
+    @torch.no_grad()
+    def _means(self, model: ARModel, indices: list[int]) -> torch.Tensor:
+        tokens = self.store.tokens[indices].to(model.device)
+        said = [self.store.captions[index][self.caption] for index in indices]
+        condition = condition_on(said, model, self.orderer, self.processor)
+        noise = torch.Generator(model.device).manual_seed(SEED + indices[0])
+        if model.head.has_likelihood:
+            nats = model.log_prob(tokens, condition, generator=noise)
+            found = [-nats.mean()[None] / model.config.token_dim]
+        else:
+            found = [model.loss(tokens, condition, noise).mean()[None]]
+        if model.head.has_levels:
+            found.append(model.errors_at(tokens, condition, TIMESTEPS, noise))
+        return torch.cat(found).double().cpu()
+
+
+def both(live: Mapping[str, float], average: Mapping[str, float]) -> dict[str, float]:
+    """The figures of the weights and of their average in one, for the log."""
+    return {**live, **{f"{name}_ema": value for name, value in average.items()}}
