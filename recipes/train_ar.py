@@ -25,7 +25,7 @@ from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
 from recipes.training_record import training_record, write_record
-from recipes.validating import Validation, both
+from recipes.validating import Validation
 
 SAMPLED = 10_000
 """Sequences from which a head takes what it does not learn, and on which statistics are checked."""
@@ -86,7 +86,7 @@ def main(experiment: Experiment) -> None:
     ) as run:
         draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
         batches = TokenBatches(store, **vars(draw))
-        place = 0 if experiment.evaluation.captions == "all" else -1
+        place = -1 if experiment.data.last_share >= 0.5 else 0
         validation = Validation(store=held, caption=place, orderer=orderer, processor=processor)
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
@@ -109,16 +109,18 @@ def main(experiment: Experiment) -> None:
             )
             average.update_parameters(model)
             done = step + 1
-            if done % settings.validate_every == 0 or done == settings.steps:
-                live, averaged = (validation.measure(m, run) for m in (model, average.module))
-                run.record(step, both(live, averaged))
+            if done % settings.validate_every == 0 and done < settings.steps:
+                run.record(step, validation.of_both(model, average.module, run))
             if done % experiment.checkpoint_every == 0 or done == settings.steps:
                 progress.save(done, run)
             elif run.stop_requested:
                 progress.save(done, run)
                 return
+        found = validation.of_both(model, average.module, run)
+        if first < settings.steps:  # else it was recorded before
+            run.record(settings.steps - 1, found)
         if run.is_main:
-            is_averaged = averaged["validation"] < live["validation"]
+            is_averaged = found["validation_ema"] < found["validation"]
             better = average.module if is_averaged else model
             assert isinstance(better, ARModel)
             better.save_pretrained(experiment.out / "ar")
@@ -126,7 +128,7 @@ def main(experiment: Experiment) -> None:
             record = training_record(
                 experiment, "ar", "train_ar", pairs=store.fingerprint, processes=together
             )
-            found = {"is_averaged": is_averaged, **both(live, averaged)}
+            found["is_averaged"] = is_averaged
             write_record(experiment.out / "ar", {**record, "validation": found})
 
 

@@ -4,7 +4,6 @@ The flat training loss hides what happens: it depends on where training looks fo
 little while samples get better. Watched instead: nats per dimension, and errors at fixed timesteps.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +48,11 @@ class Validation:
         names = ["validation", *(f"error_at_{t}" for t in TIMESTEPS)]
         return dict(zip(names, total.tolist(), strict=False))
 
+    def of_both(self, model: nn.Module, average: nn.Module, run: Run) -> dict[str, float]:
+        """The figures of a model and, with `_ema` behind their names, of its average."""
+        averaged = self.measure(average, run).items()
+        return {**self.measure(model, run), **{f"{name}_ema": value for name, value in averaged}}
+
     @torch.no_grad()
     def _means(self, model: ARModel, indices: list[int]) -> torch.Tensor:
         tokens = self.store.tokens[indices].to(model.device)
@@ -63,8 +67,3 @@ class Validation:
         if model.head.has_levels:
             found.append(model.errors_at(tokens, condition, TIMESTEPS, noise))
         return torch.cat(found).double().cpu()
-
-
-def both(live: Mapping[str, float], average: Mapping[str, float]) -> dict[str, float]:
-    """The figures of the weights and of their average in one, for the log."""
-    return {**live, **{f"{name}_ema": value for name, value in average.items()}}

@@ -16,7 +16,7 @@ CAPTIONS = ("a red ring", "a blue moon at the left")
 def drawn(out: Path, experiment: Experiment, *options: str) -> bytes:
     captions = "[" + ", ".join(f"'{caption}'" for caption in CAPTIONS) + "]"
     arguments = [f"--models={experiment.out}", f"--captions={captions}", f"--out={out}"]
-    start(generate.main, generate.Config, [*arguments, "--steps=2", *options])
+    start(generate.main, generate.Config, [*arguments, "--sampling.steps=2", *options])
     return out.read_bytes()
 
 
