@@ -10,9 +10,10 @@ about three minutes as the demo starts it, on two processes.
 
 import torch
 
-from ar import ARModel
+from ar import start_ar
 from data import TokenBatches, TokenStore
 from orderer import Orderer, OrdererProcessor
+from recipes.captioning import loss_of_writing
 from recipes.conditions import condition_on
 from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
@@ -43,11 +44,11 @@ def main(experiment: Experiment) -> None:
     store = TokenStore.open(experiment.out / "tokens")
     store.check_orderer(orderer.encoding_hash())
     config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
-    if config.condition == "text":
+    if config.condition == "text" or config.has_words:
         check_captions(store.captions, processor)
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    model = ARModel(config).to(device).train()
+    model = start_ar(config).to(device).train()
     model.set_statistics(store.mean.to(device), store.std.to(device))
     learner = settings.optim.learner(model, settings.steps)
     progress = Progress(
@@ -81,11 +82,18 @@ def main(experiment: Experiment) -> None:
                 condition = model.drop(condition, dropped.to(device))
                 errors = model.loss(batch.tokens.to(device), condition)  # [K]
             loss = errors.mean()
-            (norm,) = update(step, loss, [learner])
+            total, written = loss, {}
+            if settings.caption_weight:
+                tokens = batch.tokens.to(device)
+                with precise(device, experiment.precision):
+                    written["caption"] = loss_of_writing(model, tokens, batch.captions, processor)
+                total = loss + settings.caption_weight * written["caption"]
+            (norm,) = update(step, total, [learner])
             run.log(
                 step,
                 {
                     "loss": loss,
+                    **written,
                     "first_token": errors[0],
                     "last_token": errors[-1],
                     "gradient_norm": norm,
