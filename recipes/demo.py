@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 
+from ar import start_ar
 from orderer import start_processor
 from recipes.checking import check_fusion, check_stage1
 from recipes.data_settings import check_captions
@@ -77,7 +78,7 @@ def check(experiment: Experiment) -> None:
     test = experiment.data.open_test(config.image_size)
     unseen = experiment.data.open_unseen(config.image_size)
     check_captions((*test.captions, *unseen.captions), processor)
-    experiment.ar_config(config, "", test.captions)
+    start_ar(experiment.ar_config(config, "", test.captions))
     check_judge(experiment)
     for task in REPORTED:
         if task not in experiment.evaluation.tasks:

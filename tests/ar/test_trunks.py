@@ -19,12 +19,12 @@ from orderer.pieces import END_PIECE, START_PIECE
 SIZES = {"vocab_size": 9, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
 LLAMA = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 64}
 GROUPED = {**LLAMA, "num_key_value_heads": 2}
-GEMMA = {**GROUPED, "head_dim": 8, "sliding_window": 40, "pad_token_id": 0}
+GEMMA = {**GROUPED, "head_dim": 8, "sliding_window": 18, "pad_token_id": 0}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", LLAMA),
     "gpt2": ("GPT2", {"vocab_size": 9, "n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 20}),
     "qwen2": ("Qwen2", GROUPED),
-    "mistral": ("Mistral", {**GROUPED, "sliding_window": 24}),
+    "mistral": ("Mistral", {**GROUPED, "sliding_window": 18}),
     "gemma3_text": (
         "Gemma3Text",
         {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
