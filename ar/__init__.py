@@ -6,6 +6,15 @@ from .config import ARConfig
 from .joint import Alignment
 from .model import ARModel
 from .settings import Sampling
+from .start import complete_settings, start_ar
 from .trunk import Condition
 
-__all__ = ["ARConfig", "ARModel", "Alignment", "Condition", "Sampling"]
+__all__ = [
+    "ARConfig",
+    "ARModel",
+    "Alignment",
+    "Condition",
+    "Sampling",
+    "complete_settings",
+    "start_ar",
+]

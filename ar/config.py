@@ -4,6 +4,7 @@ from dataclasses import field
 from typing import Any, Literal
 
 from orderer.flow import Density
+from orderer.pieces import END_PIECE, PIECES
 from orderer.pretrained import CheckedConfig
 
 
@@ -80,15 +81,36 @@ class ARConfig(CheckedConfig):
         super().__post_init__(**kwargs)
         if self.condition == "class" and not self.class_names:
             raise ValueError("a class-conditional AR model needs class_names, got none")
-        if self.width % (2 * self.heads):
+        if self.trunk_architecture is None and self.width % (2 * self.heads):
             raise ValueError(
                 f"width must be a multiple of 2 x heads, got {self.width}, {self.heads}"
             )
-        if (self.writes or self.condition == "words") and not self.caption_pieces:
-            raise ValueError("an AR model with words of its own needs caption_pieces, got none")
-        if sorted(set(self.caption_pieces)) != self.caption_pieces:
-            raise ValueError("caption_pieces must rise")
+        if self.has_words:
+            self._check_pieces()
+        elif self.caption_pieces:
+            raise ValueError(
+                "caption_pieces belong to an AR model with words of its own, which writes or has "
+                f"the condition 'words', got {len(self.caption_pieces)} of them"
+            )
         if self.timestep_scale <= 0:
             raise ValueError(f"timestep_scale must be above 0, got {self.timestep_scale}")
         if self.context_noise < 0:
             raise ValueError(f"context_noise must be at least 0, got {self.context_noise}")
+
+    @property
+    def has_words(self) -> bool:
+        """Whether it has words of its own, to read or to write."""
+        return self.writes or self.condition == "words"
+
+    def _check_pieces(self) -> None:
+        pieces = self.caption_pieces
+        if not pieces:
+            raise ValueError("an AR model with words of its own needs caption_pieces, got none")
+        if pieces != sorted(set(pieces)):
+            raise ValueError("caption_pieces must rise, each standing there once")
+        if END_PIECE not in pieces:
+            raise ValueError(f"caption_pieces must hold the end of a text, {END_PIECE}")
+        if not 0 <= pieces[0] <= pieces[-1] < PIECES:
+            raise ValueError(
+                f"caption_pieces must lie in 0..{PIECES - 1}, got {pieces[0]}..{pieces[-1]}"
+            )

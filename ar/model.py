@@ -49,7 +49,7 @@ class ARModel(CheckedModel):
             ),
             "words": lambda: nn.Identity(),
         }[config.condition]()
-        self.words = Words(config) if config.writes or config.condition == "words" else None
+        self.words = Words(config) if config.has_words else None
         self.null = nn.Parameter(torch.randn(config.width) * 0.02)
         self.register_buffer("mean", torch.zeros(config.tokens, config.token_dim))
         self.register_buffer("std", torch.ones(config.tokens, config.token_dim))
@@ -269,21 +269,34 @@ class ARModel(CheckedModel):
         )
         return self.restore(tokens)
 
+    @property
+    def own_words(self) -> Words:
+        """The words that it writes captions in; refused for a model that writes none."""
+        if self.words is None or self.words.to_piece is None:
+            raise ValueError("captions are written by an AR model with `writes`, got false")
+        return self.words
+
     def caption_loss(
         self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of captions after k tokens, the mean over all word pieces it can write."""
-        logits = self._written(tokens, text[:, :-1])
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), self._own_words.targets(text).flatten()
-        )
+        """Cross-entropy of captions after k tokens, the mean over all word pieces it can write.
+
+        Raises:
+            ValueError: for a model that does not write, or captions longer than its context.
+        """
+        logits, targets = self._scored(tokens, text)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def caption_likelihood(
         self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B"]:
-        """How likely captions are, given k tokens: nats, summed over the pieces it can write."""
-        logits, targets = self._written(tokens, text[:, :-1]), self._own_words.targets(text)
-        each = -F.cross_entropy(logits.float().mT, targets, reduction="none", ignore_index=UNKNOWN)
+        """How likely captions are, given k tokens: nats, summed over the pieces it can write.
+
+        Raises:
+            ValueError: for a model that does not write, or captions longer than its context.
+        """
+        logits, targets = self._scored(tokens, text)
+        each = -F.cross_entropy(logits.mT, targets, reduction="none", ignore_index=UNKNOWN)
         return each.sum(dim=1)
 
     @torch.no_grad()
@@ -305,29 +318,30 @@ class ARModel(CheckedModel):
         """
         return write(
             lambda text: self._written(tokens, text)[:, -1],
-            self._own_words.piece,
+            self.own_words.piece,
             starts(len(tokens), tokens.device),
             self.config.context_length,
             temperature,
             generator,
         )
 
+    def _scored(
+        self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, "B l V"], Int[Tensor, "B l"]]:
+        """Scores of what comes after each word piece but the last, and what does."""
+        self._check_length(text.shape[1])
+        return self._written(tokens, text[:, :-1]).float(), self.own_words.targets(text)
+
     def _written(
         self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L V"]:
         """Score what may come after each word piece of a caption that follows the tokens."""
         check_tokens(tokens, self.config.tokens, self.config.token_dim)
-        words = self._own_words
+        words = self.own_words
         seen = torch.cat([self.trunk.sequence(self.standardise(tokens)), words(text)], dim=1)
         read = self.trunk.read(self.unconditioned(len(tokens)), seen)
         assert words.to_piece is not None
         return words.to_piece(read.last_hidden_state[:, -text.shape[1] :])
-
-    @property
-    def _own_words(self) -> Words:
-        if self.words is None or self.words.to_piece is None:
-            raise ValueError("captions are written by an AR model with `writes`, got false")
-        return self.words
 
     def _noisy(
         self, tokens: Float[Tensor, "B K D"], generator: torch.Generator | None

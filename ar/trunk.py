@@ -22,6 +22,11 @@ from orderer.layers import causal_mask, portable_attention
 
 from .config import ARConfig
 
+SIZES = {"width": "hidden_size", "heads": "num_attention_heads", "layers": "num_hidden_layers"}
+"""Our names of sizes, and transformers' names."""
+WINDOWED = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+"""Kinds of layers that do not look back all the way, and the setting that says how far."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -153,13 +158,42 @@ def _of_transformers(config: ARConfig, architecture: Mapping[str, Any]) -> nn.Mo
     from orderer.transformers_towers import build, pooling_of  # slow to import
 
     decoder = build(architecture, "text")
-    kind, settings = decoder.config.model_type, decoder.config
+    settings, needed = decoder.config, _longest(config)
     if pooling_of(decoder) != "last":
+        kind = settings.model_type
         raise ValueError(f"a trunk reads from left to right, a {kind} model does not")
-    if settings.hidden_size != config.width:
-        raise ValueError(f"the trunk's width is {settings.hidden_size}, got {config.width}")
+    for name, size in sizes_of(settings).items():
+        if size != getattr(config, name):
+            raise ValueError(f"the trunk's {name} is {size}, got {getattr(config, name)}")
     longest = getattr(settings, "max_position_embeddings", None)
-    if longest is not None and longest < _longest(config):
-        raise ValueError(f"the trunk reads {longest} places, {_longest(config)} are needed")
+    if longest is not None and longest < needed:
+        raise ValueError(f"the trunk reads {longest} places, {needed} are needed")
+    window = _window(settings)
+    if window is not None and window <= needed:
+        raise ValueError(f"the trunk looks back {window} places, more than {needed} are needed")
     decoder.set_input_embeddings(nn.Identity())  # its words are not read
     return decoder
+
+
+def sizes_of(settings: Any) -> dict[str, int]:
+    """Our names for the sizes of a model of transformers'.
+
+    Raises:
+        ValueError: for a kind of model that has others.
+    """
+    for name in SIZES.values():
+        if not isinstance(getattr(settings, name, None), int):
+            kind = settings.model_type
+            raise ValueError(f"a {kind} model can be no trunk, it has no single {name}")
+    return {own: getattr(settings, name) for own, name in SIZES.items()}
+
+
+def _window(settings: Any) -> int | None:
+    """Places that the most short-sighted layer looks back; a cache keeps no more of them."""
+    kinds = getattr(settings, "layer_types", None) or []
+    others = sorted(set(kinds) - set(WINDOWED) - {"full_attention"})
+    if others:
+        raise ValueError(f"a trunk's layers keep what they read in a cache, got {others[0]}")
+    names = [WINDOWED[kind] for kind in kinds if kind in WINDOWED] if kinds else WINDOWED.values()
+    windows = [getattr(settings, name, None) for name in names]
+    return min((window for window in windows if window is not None), default=None)

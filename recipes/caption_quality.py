@@ -1,12 +1,14 @@
-"""How good the captions are that an orderer writes from a prefix."""
+"""How good the captions are that an orderer or an AR model writes from a prefix."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ar import ARModel
 from data import Pairs
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from recipes.experiment import Experiment
@@ -17,37 +19,69 @@ SHOWN = 8
 """Captions that are kept to be read."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """A model that writes captions from the first k tokens of images."""
+
+    write: Callable[[Tensor], Tensor]
+    """Tokens [B, k, D] to word pieces [B, L]."""
+    likelihood: Callable[[Tensor, Tensor], Tensor]
+    """Tokens [B, k, D] and their captions' word pieces [B, L] to nats of each caption [B]."""
+    targets: Callable[[Tensor], Tensor]
+    """Word pieces [B, L] to the places [B, L - 1] that are scored: those that are not below 0."""
+
+
+def written_by_orderer(orderer: Orderer) -> Writer:
+    """An orderer with fusion as a writer.
+
+    Raises:
+        ValueError: for one without.
+    """
+    return Writer(
+        write=orderer.caption_tokens,
+        likelihood=orderer.caption_likelihood,
+        targets=orderer.fusing.targets,
+    )
+
+
+def written_by_ar(model: ARModel) -> Writer:
+    """An AR model that writes as a writer.
+
+    Raises:
+        ValueError: for one that does not.
+    """
+    return Writer(
+        write=model.caption,
+        likelihood=model.caption_likelihood,
+        targets=model.own_words.targets,
+    )
+
+
 @torch.no_grad()
 def written_from_prefixes(
     experiment: Experiment,
     pairs: Pairs,
     tokens: Tensor,
-    orderer: Orderer,
+    writer: Writer,
     processor: OrdererProcessor,
 ) -> dict[str, Any]:
     """At every prefix: the likelihood of what is said, and how near the likeliest caption comes.
 
-    `log_likelihood` is in nats for each word piece that the orderer can write. `exact` is the share
+    `log_likelihood` is in nats for each word piece that the writer can write. `exact` is the share
     of the images whose caption is one of their own, to the letter: for sets whose captions are a
     grammar, as those of scenes. `overlap` is the F1 of the words, in any order, with the best of
     an image's captions.
-
-    Raises:
-        ValueError: for an orderer without fusion.
     """
-    orderer.fusing  # noqa: B018  (it refuses, before a word is read, an orderer without)
     captions = queries(experiment, pairs)
     true = [processor.words(processor.text(of_one)) for of_one in captions]
     found: dict[str, Any] = {"log_likelihood": {}, "exact": {}, "overlap": {}, "written": {}}
     for k in prefix_lengths(tokens.shape[1]):
         cut = tokens[:, :k]
         written = [
-            caption
-            for some in cut.split(BATCH)
-            for caption in processor.words(orderer.caption_tokens(some))
+            caption for some in cut.split(BATCH) for caption in processor.words(writer.write(some))
         ]
         both = list(zip(written, true, strict=True))
-        found["log_likelihood"][str(k)] = _likelihood(cut, captions, orderer, processor)
+        found["log_likelihood"][str(k)] = _likelihood(cut, captions, writer, processor)
         found["exact"][str(k)] = _mean([float(one in own) for one, own in both])
         found["overlap"][str(k)] = _mean([max(overlap(one, of) for of in own) for one, own in both])
         found["written"][str(k)] = written[:SHOWN]
@@ -64,7 +98,7 @@ def overlap(written: str, true: str) -> float:
 def _likelihood(
     tokens: Tensor,
     captions: Sequence[Sequence[str]],
-    orderer: Orderer,
+    writer: Writer,
     processor: OrdererProcessor,
 ) -> float:
     """The mean over all word pieces of all captions, but for those that cannot be written."""
@@ -73,11 +107,11 @@ def _likelihood(
     text = text.to(tokens.device)
     total = torch.cat(
         [
-            orderer.caption_likelihood(tokens[some], said)
+            writer.likelihood(tokens[some], said)
             for some, said in zip(owner.split(BATCH), text.split(BATCH), strict=True)
         ]
     )
-    written = orderer.fusing.targets(text) >= 0
+    written = writer.targets(text) >= 0
     return float(total.double().sum() / written.sum())
 
 

@@ -1,7 +1,11 @@
-"""Which caption an image has at each measured prefix."""
+"""Which caption an image has at each measured prefix, and how stage 2 learns to write it."""
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from ar import ARModel
 from data import Batch
 from orderer import OrdererProcessor, Said, prefix_lengths
 
@@ -28,3 +32,14 @@ def growing(captions: Sequence[str], number: int) -> list[str]:
     """
     last = len(captions) - 1
     return [captions[round(last * place / max(1, number - 1))] for place in range(number)]
+
+
+def loss_of_writing(
+    model: ARModel, tokens: Tensor, captions: Sequence[str], processor: OrdererProcessor
+) -> Tensor:
+    """How badly an AR model writes captions from a prefix of their tokens, one of the measured
+    ones, drawn for all of them together.
+    """
+    lengths = prefix_lengths(tokens.shape[1])
+    k = lengths[int(torch.randint(len(lengths), ()))]
+    return model.caption_loss(tokens[:, :k], processor.text(captions).to(tokens.device))

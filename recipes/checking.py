@@ -52,14 +52,21 @@ def check_stage1(experiment: Experiment, is_fresh: bool, processes: int) -> None
     build_stage1(experiment, is_fresh)
 
 
-def check_fusion(experiment: Experiment, config: OrdererConfig) -> None:
-    """Refuse to measure what only an orderer with fusion can do.
+def check_fusion(experiment: Experiment, config: OrdererConfig, ar_writes: bool) -> None:
+    """Refuse to measure what only an orderer with fusion can do, or an AR model that writes.
 
     Raises:
-        ValueError: if captioning or reranking is asked of one without.
+        ValueError: if captioning is asked where neither is there, or reranking without fusion.
     """
     tasks, rerank = experiment.evaluation.tasks, experiment.evaluation.rerank
-    asked = ["the task captioning"] * ("captioning" in tasks)
-    asked += [f"evaluation.rerank {rerank}"] * bool(rerank and "retrieval" in tasks)
-    if asked and config.fusion_layers is None:
-        raise ValueError(f"{' and '.join(asked)} needs an orderer with fusion_layers, got null")
+    if config.fusion_layers is not None:
+        return
+    if "captioning" in tasks and not ar_writes:
+        raise ValueError(
+            "the task captioning needs an orderer with fusion_layers, got null, or an AR model "
+            "trained with train_ar.caption_weight above 0"
+        )
+    if rerank and "retrieval" in tasks:
+        raise ValueError(
+            f"evaluation.rerank {rerank} needs an orderer with fusion_layers, got null"
+        )

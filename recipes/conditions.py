@@ -1,4 +1,4 @@
-"""Captions to what stands before an AR model's tokens: nothing, a class, or text."""
+"""Captions to what stands before an AR model's tokens: nothing, a class, text, or own words."""
 
 from collections.abc import Sequence
 
@@ -21,6 +21,8 @@ def condition_on(
         return model.unconditioned(len(captions))
     if model.config.condition == "class":
         return model.conditioned_on_class(torch.tensor(_labels(captions, model), device=device))
+    if model.config.condition == "words":
+        return model.conditioned_on_words(processor.text(captions).to(device))
     with torch.no_grad():
         words, keep = orderer.embed_words(processor.text(captions).to(device))
     return model.conditioned_on_text(words, keep)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import yaml
 
+from ar import start_ar
 from orderer import start_processor
 from recipes.checking import check_fusion, check_stage1
 from recipes.data_settings import check_captions
@@ -71,13 +72,13 @@ def main(experiment: Experiment) -> None:
 def check(experiment: Experiment) -> None:
     """Refuse now what a later stage would refuse after minutes of training."""
     config = experiment.orderer_config()
-    check_fusion(experiment, config)
+    check_fusion(experiment, config, ar_writes=experiment.train_ar.caption_weight > 0)
     check_processes(experiment)
     processor = start_processor(config)
     test = experiment.data.open_test(config.image_size)
     unseen = experiment.data.open_unseen(config.image_size)
     check_captions((*test.captions, *unseen.captions), processor)
-    experiment.ar_config(config, "", test.captions)
+    start_ar(experiment.ar_config(config, "", test.captions))
     check_judge(experiment)
     for task in REPORTED:
         if task not in experiment.evaluation.tasks:

@@ -24,7 +24,7 @@ from ar import ARModel
 from data import Pairs, is_drawn
 from orderer import Orderer, OrdererConfig, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
-from recipes.caption_quality import written_from_prefixes
+from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
 from recipes.checking import check_fusion
 from recipes.classifying import classification
 from recipes.conditions import condition_on
@@ -63,13 +63,14 @@ def main(experiment: Experiment) -> None:
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
     first = _load(experiment.out, device)
-    check_fusion(experiment, first[0].config)
     for folder in folders.values():
         check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
     models = {}
-    if "generation" in tasks:
+    if "generation" in tasks or ("captioning" in tasks and (experiment.out / "ar").is_dir()):
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(first[0].encoding_hash())
+    ar_writes = any(model.config.writes for model in models.values())
+    check_fusion(experiment, first[0].config, ar_writes)
     pairs = experiment.data.open_test(first[0].config.image_size)
     unseen = experiment.data.open_unseen(first[0].config.image_size)
     judge = None
@@ -88,14 +89,15 @@ def main(experiment: Experiment) -> None:
             "training_sha256": record,
         }
         shown = experiment.out / "pictures" / name
-        found = understanding(experiment, pairs, orderer, processor, shown)
+        model = models[name].to(device) if name in models else None
+        found = understanding(experiment, pairs, orderer, processor, model, shown)
         if "probe" in tasks:
             found["probe"] = probe(experiment, pairs, orderer, processor)
         if "factors" in tasks:
             found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
-            found["unseen"] = understanding(experiment, unseen, orderer, processor, beside)
+            found["unseen"] = understanding(experiment, unseen, orderer, processor, model, beside)
         if judge is not None:
             model = models[name].to(device).eval()
             model.check_orderer(orderer.encoding_hash())
@@ -120,9 +122,10 @@ def understanding(
     pairs: Pairs,
     orderer: Orderer,
     processor: OrdererProcessor,
+    model: ARModel | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """What the orderer knows of a split: retrieval and reconstruction, as far as they are asked."""
+    """What the models know of a split: retrieval, reconstruction and captioning, as asked."""
     tasks = experiment.evaluation.tasks
     tokens = tokens_of(orderer, pairs)
     found: dict[str, Any] = {}
@@ -135,7 +138,13 @@ def understanding(
             pairs.captions, templates, at, orderer.text, processor, tokens.device
         )
     if "captioning" in tasks:
-        found["captioning"] = written_from_prefixes(experiment, pairs, tokens, orderer, processor)
+        writers = {}
+        if orderer.config.fusion_layers is not None:
+            writers["captioning"] = written_by_orderer(orderer)
+        if model is not None and model.config.writes:
+            writers["captioning_by_ar"] = written_by_ar(model)
+        for name, writer in writers.items():
+            found[name] = written_from_prefixes(experiment, pairs, tokens, writer, processor)
     if "reconstruction" in tasks:
         found |= reconstruction(pairs, orderer, tokens, folder)
     return found

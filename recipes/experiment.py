@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ar import ARConfig, Sampling
-from orderer import Borrowed, Objectives, OrdererConfig, complete_settings
+from ar import ARConfig, ARModel, Sampling
+from ar import complete_settings as complete_ar_settings
+from orderer import Borrowed, Objectives, OrdererConfig, OrdererProcessor, complete_settings
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers
@@ -33,7 +34,7 @@ class OptimSettings:
     muon_lr: float = 4e-3
     adamw_lr: float = 3e-3
     tower_lr: float = 1e-5
-    """Of the towers: what they know already is easily lost."""
+    """Of the towers, and of a trunk with trained weights: what they know is easily lost."""
     weight_decay: float = 0.02
     warmup_steps: int = 50
     clip: float = 1.0
@@ -60,9 +61,21 @@ class OptimSettings:
 
 
 def _borrowed(model: nn.Module) -> set[str]:
-    """The names of the parameters of other libraries' towers."""
-    towers = [(name, part) for name, part in model.named_modules() if isinstance(part, Borrowed)]
-    return {f"{name}.{own}" for name, part in towers for own, _ in part.named_parameters()}
+    """The names of the parameters of other libraries' towers, and of a trunk of theirs that began
+    with trained weights.
+    """
+    towers = [(name, part) for name, part in model.named_modules() if _is_tower(part)]
+    return {
+        f"{name}.{own}".removeprefix(".")
+        for name, part in towers
+        for own, _ in part.named_parameters()
+        if isinstance(part, Borrowed) or own.startswith("trunk.decoder.")
+    }
+
+
+def _is_tower(part: nn.Module) -> bool:
+    is_ar = isinstance(part, ARModel) and part.config.trunk_weights is not None
+    return isinstance(part, Borrowed) or is_ar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +116,9 @@ class ARTraining:
     """Sequences of tokens in one step, over all processes."""
     condition_drop: float = 0.1
     """Share of the images that are learned without their condition, for guidance."""
+    caption_weight: float = 0.0
+    """Weight of the loss of writing captions from prefixes of the tokens, beside the head's loss;
+    above 0 the model writes. NextStep has 0.01 there; what is right depends on the head."""
     optim: OptimSettings = field(default_factory=lambda: OptimSettings(muon_lr=1e-2, adamw_lr=5e-3))
     ema_decay: float = 0.99
     """Of a moving average of the weights. What is saved is the average or the weights themselves,
@@ -115,6 +131,7 @@ class ARTraining:
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, batch_size=self.batch_size)
         at_least(1, held=self.held, validate_every=self.validate_every)
+        at_least(0, caption_weight=self.caption_weight)
         share(condition_drop=self.condition_drop)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
@@ -193,7 +210,8 @@ class Experiment:
     """Settings of `orderer.OrdererConfig` that differ from its defaults; `features` and `text` may
     name a tower of another library, as `orderer.start` says."""
     ar: dict[str, Any] = field(default_factory=dict)
-    """Settings of `ar.ARConfig` that differ from its defaults."""
+    """Settings of `ar.ARConfig` that differ from its defaults; `trunk` may name a decoder of
+    another library, as `ar.start` says."""
     train_orderer: OrdererTraining = field(default_factory=OrdererTraining)
     train_ar: ARTraining = field(default_factory=ARTraining)
     train_joint: JointTraining = field(default_factory=JointTraining)
@@ -249,8 +267,11 @@ class Experiment:
         Raises:
             ValueError: for a setting that is wrong, or not ours to make.
         """
+        captions = list(captions)
         is_of_classes = self.ar.get("condition") == "class"
         names = {caption for of_one in captions for caption in of_one} if is_of_classes else ()
+        writes = self.train_ar.caption_weight > 0
+        has_words = writes or self.ar.get("condition") == "words"
         decided = {
             "orderer_hash": orderer_hash,
             "tokens": orderer.tokens,
@@ -258,11 +279,31 @@ class Experiment:
             "condition_dim": orderer.text_width,
             "context_length": orderer.context_length,
             "class_names": sorted(names),
+            "caption_pieces": _own_pieces(orderer, captions) if has_words else [],
         }
+        if self.ar.get("writes", writes) != writes:
+            raise ValueError(
+                f"ar.writes follows from train_ar.caption_weight {self.train_ar.caption_weight}, "
+                f"got {self.ar['writes']!r}"
+            )
         for name in decided:
             if name in self.ar:
                 raise ValueError(
                     f"ar.{name} follows from the orderer and the captions and cannot be set, "
                     f"got {self.ar[name]!r}"
                 )
-        return ARConfig(**decided, **self.ar)
+        return complete_ar_settings({"writes": writes, **decided, **self.ar})
+
+
+def _own_pieces(orderer: OrdererConfig, captions: Iterable[Sequence[str]]) -> list[int]:
+    """The word pieces of captions, for an AR model with words of its own.
+
+    Raises:
+        ValueError: for an orderer with another tokenizer, or a caption that is too long.
+    """
+    if orderer.text == "transformers":
+        raise ValueError(
+            "an AR model reads and writes captions in open_clip's word pieces, beside a text tower "
+            "of transformers train_ar.caption_weight must be 0 and ar.condition not 'words'"
+        )
+    return OrdererProcessor(orderer.image_size, orderer.context_length).pieces(captions)

@@ -12,9 +12,10 @@ two processes.
 
 import torch
 
-from ar import ARModel
+from ar import ARModel, start_ar
 from data import TokenBatches, TokenStore
 from orderer import Orderer, OrdererProcessor
+from recipes.captioning import loss_of_writing
 from recipes.conditions import condition_on
 from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
@@ -52,11 +53,11 @@ def main(experiment: Experiment) -> None:
     held = TokenStore.open(experiment.out / "held")
     held.check_orderer(store.orderer_hash)
     config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
-    if config.condition == "text":
+    if config.condition == "text" or config.has_words:
         check_captions(store.captions, processor)
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    model = ARModel(config).to(device).train()
+    model = start_ar(config).to(device).train()
     model.set_statistics(store.mean.to(device), store.std.to(device))
     sample = store.tokens[:SAMPLED].to(device)
     model.check_statistics(sample)
@@ -91,17 +92,21 @@ def main(experiment: Experiment) -> None:
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             batch = batches.at(step)
-            dropped = torch.rand(len(batch.tokens)) < settings.condition_drop
+            tokens = batch.tokens.to(device)
+            dropped = torch.rand(len(tokens)) < settings.condition_drop
             with precise(device, experiment.precision):
                 condition = condition_on(batch.captions, model, orderer, processor)
                 condition = model.drop(condition, dropped.to(device))
-                errors = model.loss(batch.tokens.to(device), condition)  # [K]
-            loss = errors.mean()
-            (norm,) = update(step, loss, [learner])
+                errors = model.loss(tokens, condition)  # [K]
+                losses = {"loss": errors.mean()}
+                if settings.caption_weight:
+                    losses["caption"] = loss_of_writing(model, tokens, batch.captions, processor)
+            total = losses["loss"] + settings.caption_weight * losses.get("caption", 0)
+            (norm,) = update(step, total, [learner])
             run.log(
                 step,
                 {
-                    "loss": loss,
+                    **losses,
                     "first_token": errors[0],
                     "last_token": errors[-1],
                     "gradient_norm": norm,

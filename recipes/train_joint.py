@@ -18,7 +18,7 @@ import torch
 
 from ar import Alignment, ARModel
 from orderer import Orderer, OrdererProcessor, Stage1, contrastive_loss, prefix_lengths
-from recipes.captioning import say
+from recipes.captioning import loss_of_writing, say
 from recipes.conditions import condition_on
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
@@ -42,6 +42,7 @@ SHAPING = (
     "train_orderer.objectives",
     "train_orderer.detail",
     "train_ar.condition_drop",
+    "train_ar.caption_weight",
     "seed",
     "precision",
 )
@@ -111,6 +112,12 @@ def main(experiment: Experiment) -> None:
                 errors = model.loss(terms.tokens.detach(), condition)  # [K]
             loss = errors.mean()
             logged = {"flow": loss, **terms.values}
+            if model.config.writes and experiment.train_ar.caption_weight:
+                with precise(device, experiment.precision):
+                    tokens = terms.tokens.detach()
+                    written = loss_of_writing(model, tokens, batch.captions, processor)
+                logged["caption"] = written
+                loss = loss + experiment.train_ar.caption_weight * written
             if alignment is not None:
                 # How stage 2 reaches stage 1: the trunk's states must tell the caption
                 route = terms.tokens if step >= settings.align_from else terms.tokens.detach()
