@@ -5,7 +5,18 @@ import orderer  # noqa: F401  (declares torchvision's operators before transform
 from .config import ARConfig
 from .joint import Alignment
 from .model import ARModel
+from .search import Found, Score, Search, search_tokens
 from .settings import Sampling
 from .trunk import Condition
 
-__all__ = ["ARConfig", "ARModel", "Alignment", "Condition", "Sampling"]
+__all__ = [
+    "ARConfig",
+    "ARModel",
+    "Alignment",
+    "Condition",
+    "Found",
+    "Sampling",
+    "Score",
+    "Search",
+    "search_tokens",
+]
