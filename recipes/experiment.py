@@ -137,7 +137,14 @@ class JointTraining:
 
 
 Task = Literal[
-    "retrieval", "classification", "reconstruction", "generation", "probe", "factors", "captioning"
+    "retrieval",
+    "classification",
+    "reconstruction",
+    "generation",
+    "search",
+    "probe",
+    "factors",
+    "captioning",
 ]
 
 
