@@ -60,8 +60,8 @@ class Search:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.width > self.candidates:
-            raise ValueError(f"width must be at most the {self.candidates} candidates, "
-                             f"got {self.width}")  # fmt: skip
+            most = self.candidates
+            raise ValueError(f"width must be at most the {most} candidates, got {self.width}")
         if self.at is not None and list(self.at) != sorted({k for k in self.at if k > 0}):
             raise ValueError(f"at must hold rising prefixes from 1 on, got {list(self.at)}")
         of_beam = {"width": self.width, "branches": self.branches, "at": self.at}
@@ -95,9 +95,11 @@ class Found:
     tokens: Float[Tensor, "B K D"]
     scores: Float[Tensor, "B"]
     drawn: Int[Tensor, "B"]
-    """Tokens that were drawn for the row, of all its candidates: what the search has cost."""
+    """Tokens that were drawn for the row, of all its candidates: what the search has cost. That a
+    beam reads a prefix again to go on from it is not counted: that is one pass of the trunk."""
 
 
+@torch.no_grad()
 def search_tokens(
     model: ARModel,
     condition: Condition,
@@ -206,8 +208,8 @@ class _Drawing:
     def _scored(self, tokens: Float[Tensor, "R k D"], rows: Int[Tensor, "R"]) -> Tensor:
         scores = self.score(tokens, rows)
         if scores.shape != rows.shape:
-            raise ValueError(f"each of {len(rows)} candidates needs a score, got "
-                             f"{list(scores.shape)}")  # fmt: skip
+            given = list(scores.shape)
+            raise ValueError(f"each of {len(rows)} candidates needs a score, got {given}")
         if bool(scores.isnan().any()):
             raise ValueError("scores must be numbers, got NaN")
         return scores
