@@ -27,7 +27,7 @@ KEPT = 4
 """Of so many candidates a beam keeps one."""
 ENOUGH = 0.75
 """Share of the images drawn without a search whose score is too low to end an early exit."""
-FIGURE = {"scenes": "scene", "classes": "class", "retrieval": "found_at_1"}
+FIGURE = {"scenes": "colour_and_shape", "classes": "class", "retrieval": "found_at_1"}
 """Which of a judge's figures is drawn."""
 
 

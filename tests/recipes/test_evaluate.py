@@ -97,7 +97,9 @@ def test_a_search_is_measured_by_what_it_draws(
     scores = [found["by_method"]["best of n"][n]["score"] for n in ("1", "2", "4")]
     assert scores == sorted(scores) and scores[0] < scores[-1]
     pictures = copied.out / "pictures/separate"
-    assert {"search_score.png", "search_scene.png"} <= {path.name for path in pictures.iterdir()}
+    assert {"search_score.png", "search_colour_and_shape.png"} <= {
+        path.name for path in pictures.iterdir()
+    }
 
 
 def test_an_ar_model_of_another_orderer_is_refused(trained: Experiment, copied: Experiment) -> None:
