@@ -25,18 +25,22 @@ BATCH = 250
 CANDIDATES = (2, 4, 8, 16)
 KEPT = 4
 """Of so many candidates a beam keeps one."""
+JUDGED_AT = 0.25
+"""Share of the tokens at which a narrowing beam is judged: what comes first in an image follows
+from its caption, so the candidates of one caption differ too little before to be told apart."""
 ENOUGH = 0.75
 """Share of the images drawn without a search whose score is too low to end an early exit."""
 FIGURE = {"scenes": "colour_and_shape", "classes": "class", "retrieval": "found_at_1"}
 """Which of a judge's figures is drawn."""
 
 
-def searches(enough: float) -> dict[str, list[Search]]:
+def searches(enough: float, tokens: int) -> dict[str, list[Search]]:
     """The methods, each with growing numbers of candidates."""
     widths = [(n, ceil(n / KEPT)) for n in CANDIDATES]
+    at = (ceil(tokens * JUDGED_AT),)
     return {
         "best of n": [Search(candidates=n) for n in CANDIDATES],
-        "narrowing beam": [Search(method="beam", candidates=n, width=w) for n, w in widths],
+        "narrowing beam": [Search(method="beam", candidates=n, width=w, at=at) for n, w in widths],
         "beam": [Search(method="beam", candidates=n, width=w, branches=n // w) for n, w in widths],
         "early exit": [
             Search(method="early_exit", candidates=n, enough=enough) for n in CANDIDATES
@@ -49,8 +53,9 @@ def about_searches() -> dict[str, Any]:
     return {
         "candidates": [1, *CANDIDATES],
         "score": "the orderer's own: similarity of a prefix with the caption",
-        "beams": f"keep 1 candidate of {KEPT} at 1, 2, 4, ... tokens; a narrowing beam goes on "
-        "with those alone, the other draws as many as it began with from them",
+        "beams": f"one keeps 1 candidate of {KEPT} at 1, 2, 4, ... tokens, and goes on from them "
+        f"with as many as it began with; a narrowing one keeps 1 of {KEPT} at {JUDGED_AT} of the "
+        "tokens, and goes on with those alone",
         "enough": f"the score that {ENOUGH} of the images drawn without a search do not reach",
     }
 
@@ -110,7 +115,7 @@ def quality_by_budget(
     first = measured(without)
     by_method = {
         method: {"1": first, **{str(how.candidates): measured(found_by(how)) for how in growing}}
-        for method, growing in searches(enough).items()
+        for method, growing in searches(enough, model.config.tokens).items()
     }
     figure = FIGURE[experiment.evaluation.judge]
     for name in ("score", figure):

@@ -87,7 +87,7 @@ def test_a_search_is_measured_by_what_it_draws(
         for method, of_one in found["by_method"].items()
     }
     assert tokens["best of n"] == [16, 32, 64]
-    assert tokens["narrowing beam"] == [16, 2 + 15, 4 + 15]
+    assert tokens["narrowing beam"] == [16, 2 * 4 + 12, 4 * 4 + 12]
     assert tokens["beam"] == [16, 2 * 16, 4 * 16]
     assert 16 < tokens["early exit"][1] < tokens["early exit"][2] < 64
     for of_one in found["by_method"].values():  # without a search it is generation
