@@ -5,6 +5,7 @@ import orderer  # noqa: F401  (declares torchvision's operators before transform
 from .config import ARConfig
 from .joint import Alignment
 from .model import ARModel
+from .search import Found, Score, Search, search_tokens
 from .settings import Sampling
 from .start import complete_settings, start_ar
 from .trunk import Condition
@@ -14,7 +15,11 @@ __all__ = [
     "ARModel",
     "Alignment",
     "Condition",
+    "Found",
     "Sampling",
+    "Score",
+    "Search",
     "complete_settings",
+    "search_tokens",
     "start_ar",
 ]

@@ -36,6 +36,10 @@ class Condition:
     keep: Bool[Tensor, "B C"]
     """False for padding."""
 
+    def rows(self, index: Int[Tensor, "R"] | slice) -> "Condition":
+        """Some of its rows, each as often as it is named."""
+        return Condition(states=self.states[index], keep=self.keep[index])
+
 
 class Trunk(nn.Module):
     """Condition and tokens in, one state per token to predict out."""

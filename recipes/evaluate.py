@@ -7,7 +7,8 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
 Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
 own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
-scenes. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the
+scenes. `search` draws many images for a caption and keeps the best: quality against what is drawn.
+Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the
 default takes about a minute.
 """
 
@@ -28,6 +29,7 @@ from recipes.caption_quality import written_by_ar, written_by_orderer, written_f
 from recipes.checking import check_fusion
 from recipes.classifying import classification
 from recipes.conditions import condition_on
+from recipes.decoding import decoded
 from recipes.engine import pictures
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
@@ -39,6 +41,7 @@ from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_pref
 from recipes.judging import Judge, make_judge
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.reranking import rerank_at_prefixes
+from recipes.searching import about_searches, quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
 
 BATCH = 250
@@ -66,7 +69,8 @@ def main(experiment: Experiment) -> None:
     for folder in folders.values():
         check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
     models = {}
-    if "generation" in tasks or ("captioning" in tasks and (experiment.out / "ar").is_dir()):
+    generates = not {"generation", "search"}.isdisjoint(tasks)
+    if generates or ("captioning" in tasks and (experiment.out / "ar").is_dir()):
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(first[0].encoding_hash())
     ar_writes = any(model.config.writes for model in models.values())
@@ -74,7 +78,7 @@ def main(experiment: Experiment) -> None:
     pairs = experiment.data.open_test(first[0].config.image_size)
     unseen = experiment.data.open_unseen(first[0].config.image_size)
     judge = None
-    if "generation" in tasks:
+    if generates:
         judge = make_judge(experiment, unseen, said(experiment, unseen), *first)
 
     results: dict[str, Any] = {}
@@ -101,9 +105,22 @@ def main(experiment: Experiment) -> None:
         if judge is not None:
             model = models[name].to(device).eval()
             model.check_orderer(orderer.encoding_hash())
-            found["generation"] = generation(
-                experiment, unseen, orderer, processor, model, judge, name
-            )
+            if "generation" in tasks:
+                found["generation"] = generation(
+                    experiment, unseen, orderer, processor, model, judge, name
+                )
+            if "search" in tasks:
+                captions = said(experiment, unseen)
+                found["search"] = quality_by_budget(
+                    experiment,
+                    captions,
+                    seeds_of(experiment, len(captions)),
+                    orderer,
+                    processor,
+                    model,
+                    judge,
+                    shown,
+                )
         results[name] = found
     write_json(
         experiment.out / "evaluation.json",
@@ -183,10 +200,7 @@ def probe(
 
 def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path) -> dict[str, Any]:
     """PSNR at every prefix, and which part of the image each token improves."""
-    rebuilt = {
-        k: torch.cat([_uint8(orderer.decode(z[:, :k])) for z in tokens.split(BATCH)])
-        for k in range(1, orderer.config.tokens + 1)
-    }
+    rebuilt = {k: decoded(orderer, tokens[:, :k]) for k in range(1, orderer.config.tokens + 1)}
     lengths = prefix_lengths(orderer.config.tokens)
     maps = gain_maps(pairs.images, [rebuilt[k] for k in sorted(rebuilt)], least=1)
     shown = {k: rebuilt[k][:SHOWN].numpy() for k in lengths}
@@ -200,11 +214,6 @@ def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path)
     }
 
 
-def _uint8(images: Tensor) -> Tensor:
-    """Decoded images as they are saved and judged."""
-    return ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
 def generation(
     experiment: Experiment,
     pairs: Pairs,
@@ -216,21 +225,21 @@ def generation(
 ) -> dict[str, Any]:
     """Generate an image for one caption of each of the first pairs, and judge them."""
     captions = said(experiment, pairs)
-    parts = []
-    for i in range(0, len(captions), BATCH):
-        condition = condition_on(captions[i : i + BATCH], model, orderer, processor)
-        tokens = model.generate(
-            condition,
+    seeds = seeds_of(experiment, len(captions))
+    tokens = [
+        model.generate(
+            condition_on(captions[i : i + BATCH], model, orderer, processor),
             sampling=experiment.sampling,
-            seeds=[APART * experiment.seed + i + row for row in range(len(condition.keep))],
+            seeds=seeds[i : i + BATCH],
         )
-        parts.append(_uint8(orderer.decode(tokens)))
-    images = torch.cat(parts)
+        for i in range(0, len(captions), BATCH)
+    ]
+    images = decoded(orderer, torch.cat(tokens))
     folder = experiment.out / "pictures" / name
     pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / "generated.png", 6)
     real = pairs.images[: len(captions)]
     rebuilt = torch.cat(
-        [_uint8(orderer.decode(orderer.encode(x.to(model.device)))) for x in real.split(BATCH)]
+        [decoded(orderer, orderer.encode(x.to(model.device))) for x in real.split(BATCH)]
     )
     return {**judge.score(images), "rebuilt": judge.score(rebuilt), "real": judge.score(real)}
 
@@ -239,6 +248,11 @@ def said(experiment: Experiment, pairs: Pairs) -> list[str]:
     """The captions to generate from: one of each image."""
     place = 0 if experiment.evaluation.captions == "all" else -1
     return [of_one[place] for of_one in pairs.captions[: experiment.evaluation.generated]]
+
+
+def seeds_of(experiment: Experiment, number: int) -> range:
+    """The seeds of generated images, one for each caption."""
+    return range(APART * experiment.seed, APART * experiment.seed + number)
 
 
 def protocol(
@@ -250,7 +264,7 @@ def protocol(
 ) -> dict[str, Any]:
     """How the figures were taken; null where a task that was not asked would have its own."""
     evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
-    generated = min(evaluation.generated, len(unseen)) if "generation" in tasks else None
+    generated = min(evaluation.generated, len(unseen)) if judge else None
     return {
         "tasks": list(tasks),
         "split": experiment.data.test,
@@ -267,6 +281,7 @@ def protocol(
         "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
+        "search": about_searches() if "search" in tasks else None,
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
     }

@@ -164,7 +164,14 @@ class JointTraining:
 
 
 Task = Literal[
-    "retrieval", "classification", "reconstruction", "generation", "probe", "factors", "captioning"
+    "retrieval",
+    "classification",
+    "reconstruction",
+    "generation",
+    "search",
+    "probe",
+    "factors",
+    "captioning",
 ]
 
 

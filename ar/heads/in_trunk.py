@@ -99,7 +99,7 @@ class InTrunkHead(Head):
                     trunk,
                     tokens[part].float(),
                     context[part],
-                    Condition(states=condition.states[part], keep=condition.keep[part]),
+                    condition.rows(part),
                     floor,
                 )
                 for part in parts

@@ -23,9 +23,7 @@ def condition(tiny_ar: ARModel) -> Condition:
 
 
 def row(condition: Condition, index: int) -> Condition:
-    return Condition(
-        states=condition.states[index : index + 1], keep=condition.keep[index : index + 1]
-    )
+    return condition.rows(torch.tensor([index]))
 
 
 def sampled_without_cache(

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from orderer import OrdererConfig
-from recipes import evaluate, train_orderer
+from recipes import evaluate, searching, train_orderer
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
@@ -73,6 +73,33 @@ def test_where_there_is_no_other_judge_the_orderer_judges(copied: Experiment) ->
     found = measured(itself, "generation")["results"]["separate"]["generation"]
     assert 0 <= found["found_at_1"] <= found["found_at_10"] < 1  # of 16 images
     assert found["real"]["found_at_10"] > found["real"]["found_at_1"]
+
+
+def test_a_search_is_measured_by_what_it_draws(
+    copied: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "CANDIDATES", (2, 4))
+    results = measured(copied, "search", "generation")
+    found, drawn = (results["results"]["separate"][task] for task in ("search", "generation"))
+    assert results["protocol"]["search"]["candidates"] == [1, 2, 4]
+    tokens = {
+        method: [of_one[n]["tokens"] for n in ("1", "2", "4")]
+        for method, of_one in found["by_method"].items()
+    }
+    assert tokens["best of n"] == [16, 32, 64]
+    assert tokens["narrowing beam"] == [16, 2 * 4 + 12, 4 * 4 + 12]
+    assert tokens["beam"] == [16, 2 * 16, 4 * 16]
+    assert 16 < tokens["early exit"][1] < tokens["early exit"][2] < 64
+    for of_one in found["by_method"].values():  # without a search it is generation
+        assert {name: of_one["1"][name] for name in ("shape", "place", "scene")} == {
+            name: drawn[name] for name in ("shape", "place", "scene")
+        }
+    scores = [found["by_method"]["best of n"][n]["score"] for n in ("1", "2", "4")]
+    assert scores == sorted(scores) and scores[0] < scores[-1]
+    pictures = copied.out / "pictures/separate"
+    assert {"search_score.png", "search_colour_and_shape.png"} <= {
+        path.name for path in pictures.iterdir()
+    }
 
 
 def test_an_ar_model_of_another_orderer_is_refused(trained: Experiment, copied: Experiment) -> None:

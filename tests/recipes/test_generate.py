@@ -41,6 +41,38 @@ def test_a_prefix_and_stage_three_draw_too(trained: Experiment, tmp_path: Path) 
     assert drawn(tmp_path / "b.png", trained, f"--models={trained.out / 'joint'}")
 
 
+def test_a_search_tells_what_it_found_and_what_that_cost(
+    trained: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*options: str) -> list[tuple[float, int]]:
+        drawn(tmp_path / "a.png", trained, *options)
+        *lines, path = capsys.readouterr().out.splitlines()
+        assert path == str(tmp_path / "a.png")
+        assert [line.partition(": ")[2] for line in lines] == list(CAPTIONS)
+        words = [line.split() for line in lines]
+        return [(float(score), int(tokens)) for score, _, tokens, *_ in words]
+
+    best = told("--search.candidates=6")
+    fewer = told("--search.candidates=2")
+    assert [tokens for _, tokens in best] == [6 * 16] * 2
+    assert [tokens for _, tokens in fewer] == [2 * 16] * 2
+    assert all(more >= less for (more, _), (less, _) in zip(best, fewer, strict=True))
+    beam = told("--search.candidates=6", "--search.method=beam", "--search.at=[2]", "--prefix=8")
+    assert [tokens for _, tokens in beam] == [6 * 2 + 6] * 2
+    enough = told("--search.candidates=6", "--search.method=early_exit", "--search.enough=-1")
+    assert [tokens for _, tokens in enough] == [16] * 2
+
+
+def test_a_search_among_one_is_none(
+    trained: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = drawn(tmp_path / "a.png", trained)
+    capsys.readouterr()
+    assert drawn(tmp_path / "b.png", trained, "--search.method=beam") == plain
+    assert capsys.readouterr().out == f"{tmp_path}/b.png\n"
+    assert drawn(tmp_path / "c.png", trained, "--search.candidates=8") != plain
+
+
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
@@ -48,6 +80,8 @@ def test_a_prefix_and_stage_three_draw_too(trained: Experiment, tmp_path: Path) 
         ("--prefix=17", "prefix must lie in 1..16, got 17"),
         ("--prefix=0", "prefix must lie in 1..16, got 0"),
         ("--sampling.steps=0", "steps must be at least 1, got 0"),
+        ("--search.candidates=0", "candidates must be at least 1, got 0"),
+        ("--search.enough=0.5", "enough is for early_exit, got 0.5 for best_of"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
