@@ -20,7 +20,7 @@ nor guidance. Figures are of CPU time on one thread. The sides of a case:
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,31 +104,50 @@ def _linear(rows: int, precision: Precision, runs: int) -> Case:
 
 
 def _sampling(by_token: ARModel, by_time: ARModel, batch: int, runs: int) -> Iterator[Case]:
-    plain = PlainAR(by_token)
-    noise_shape = (SIZE["tokens"], 1, SIZE["token_dim"])
+    plain, count = PlainAR(by_token), SIZE["tokens"]
+    noise_shape = (count, 1, SIZE["token_dim"])
     noise = row_noise(range(batch), noise_shape, torch.device("cpu"))[:, :, 0]
-    kinds: dict[str, Callable[[int], Tensor]] = {  # of how many tokens to draw
-        f"sample_same_maths_{STEPS}_steps_batch_{batch}_{precision}": _sampler(
-            pack(by_token, dtype), batch, STEPS
+    sides = {
+        f"sample_same_maths_{STEPS}_steps_batch_{batch}_{precision}": Side(
+            _sampler(pack(by_token, dtype), batch, STEPS), count
         )
         for precision, dtype in DTYPES.items()
     }
     packed = pack(by_time, torch.bfloat16)
     for steps in FEW_STEPS:
-        kinds[f"sample_{steps}_steps_batch_{batch}_bf16"] = _sampler(packed, batch, steps)
-    kinds["plain"] = lambda tokens: plain.sample(noise[:, :tokens], STEPS)
-    found, seconds = _take_turns(kinds, runs)
+        name = f"sample_{steps}_steps_batch_{batch}_bf16"
+        sides[name] = Side(_sampler(packed, batch, steps), count)
+    sides["plain"] = Side(lambda tokens: plain.sample(noise[:, :tokens], STEPS), count)
+    found, seconds = _take_turns(sides, runs)
     for name, ours in seconds.items():
         if name != "plain":
             error = (found[name] - found["plain"]).abs().max().item()
-            yield Case(
-                name=name,
-                unit="s",
-                ours=ours,
-                reference=seconds["plain"],
-                is_rate=False,
-                errors={"error_ours": error} if "same_maths" in name else {},
-            )
+            errors = {"error_ours": error} if "same_maths" in name else {}
+            yield _case(name, ours, seconds["plain"], errors)
+
+
+def _costs(model: ARModel, runs: int) -> Iterator[Case]:
+    """What it costs to change one of tokens, steps and batch."""
+    packed = pack(model, torch.bfloat16)
+
+    def side(tokens: int, steps: int, batch: int) -> Side:
+        return Side(_sampler(packed, batch, steps), tokens)
+
+    sides = {
+        f"cost_of_{what}_{value}": side(**{**BASE, what: value})
+        for what, values in COSTS.items()
+        for value in values
+    }
+    _, seconds = _take_turns({**sides, "base": side(**BASE)}, runs)
+    for name in sides:
+        yield _case(name, seconds[name], seconds["base"], {})
+
+
+class Side(NamedTuple):
+    """Something that draws as many tokens as it is told, and how many it is to draw."""
+
+    draw: Callable[[int], Tensor]
+    tokens: int
 
 
 def _sampler(model: ARModel, batch: int, steps: int) -> Callable[[int], Tensor]:
@@ -139,17 +158,23 @@ def _sampler(model: ARModel, batch: int, steps: int) -> Callable[[int], Tensor]:
 
 
 def _take_turns(
-    kinds: Mapping[str, Callable[[int], Tensor]], runs: int
+    sides: Mapping[str, Side], runs: int
 ) -> tuple[dict[str, Tensor], dict[str, tuple[float, ...]]]:
     """Sample in turns, after two tokens of each that do not count: what came out, and seconds."""
-    found = {name: draw(2) for name, draw in kinds.items()}
-    seconds: dict[str, tuple[float, ...]] = dict.fromkeys(kinds, ())
+    found = {name: side.draw(2) for name, side in sides.items()}
+    seconds: dict[str, tuple[float, ...]] = dict.fromkeys(sides, ())
     for _ in range(runs):
-        for name, draw in kinds.items():
+        for name, side in sides.items():
             began = time.process_time()
-            found[name] = draw(SIZE["tokens"])
+            found[name] = side.draw(side.tokens)
             seconds[name] += (time.process_time() - began,)
     return found, seconds
+
+
+def _case(
+    name: str, ours: tuple[float, ...], reference: tuple[float, ...], errors: Mapping[str, float]
+) -> Case:
+    return Case(name=name, unit="s", ours=ours, reference=reference, is_rate=False, errors=errors)
 
 
 def _training(model: ARModel, precision: Precision, runs: int) -> Case:
@@ -207,27 +232,6 @@ def plain_step(model: ARModel, tokens: Tensor) -> Callable[[], float]:
 def _loss(model: ARModel, tokens: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return model.loss(tokens, model.unconditioned(len(tokens)), generator).mean()
-
-
-def _costs(model: ARModel, runs: int) -> Iterator[Case]:
-    """What it costs to change one of tokens, steps and batch."""
-    packed = pack(model, torch.bfloat16)
-
-    def seconds(tokens: int, steps: int, batch: int) -> float:
-        draw = _sampler(packed, batch, steps)
-        return _seconds(lambda: draw(tokens))
-
-    for what, values in COSTS.items():
-        for value in values:
-            changed = {**BASE, what: value}
-            yield in_turns(
-                f"cost_of_{what}_{value}",
-                "s",
-                lambda changed=changed: seconds(**changed),  # type: ignore[misc]
-                lambda: seconds(**BASE),
-                runs,
-                is_rate=False,
-            )
 
 
 def _seconds(work: Callable[[], object]) -> float:
