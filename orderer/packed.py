@@ -18,6 +18,9 @@ M = TypeVar("M", bound=nn.Module)
 PACKED_FOR = 1024
 """Rows for which oneDNN chooses the order of a weight; every number of rows can be run."""
 
+LINEAR = torch.ops.mkldnn._linear_pointwise.default
+"""Looked up once: at each call that takes as long as a small product."""
+
 
 class PackedLinear(nn.Module):
     """A linear layer without gradients; it cannot be saved, the one it is made from can.
@@ -35,9 +38,7 @@ class PackedLinear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
-        return torch.ops.mkldnn._linear_pointwise(
-            x.to(self.dtype), self.weight, self.bias, "none", [], ""
-        )
+        return LINEAR(x.to(self.dtype), self.weight, self.bias, "none", [], "")
 
     def _save_to_state_dict(self, *_: object, **__: object) -> None:
         raise ValueError("packed weights can be neither saved nor hashed: use the model's own")

@@ -1,7 +1,7 @@
 """Nets that denoise one token, given the trunk's state: modulated by time alone, or MAR's.
 
     *n, R rows (one token of one image)   D channels of a token   W width of the trunk
-    V width of the net   S steps of a sampler   M modulations of all blocks
+    V width of the net   S steps of a sampler
 
 Both do what depends on a sampler's timesteps alone once (`schedule`), and what depends on a row's
 state once a token (`given`), so that a step is left with what depends on the noisy token.
@@ -12,7 +12,7 @@ Source: Li et al. 2024, "Autoregressive Image Generation without Vector Quantiza
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,9 @@ EPSILON = 1e-6
 Step = Callable[[Float[Tensor, "R D"], int], Float[Tensor, "R D"]]
 """Runs the net on noisy tokens at the i-th step of a schedule."""
 
+Modulations = Sequence[tuple[Tensor, ...]]
+"""For every block what its input is shifted by and multiplied with, and its gate."""
+
 
 class Denoiser(nn.Module, ABC):
     """Reads a noisy token, what the clock shows (0..1000), and the trunk's state."""
@@ -40,12 +43,23 @@ class Denoiser(nn.Module, ABC):
         """Predict."""
 
     @abstractmethod
-    def schedule(self, clock: Float[Tensor, "*n"]) -> Tensor:
+    def schedule(self, clock: Float[Tensor, "S"]) -> Any:
         """What all rows and tokens share at each step."""
 
     @abstractmethod
-    def given(self, states: Float[Tensor, "R W"], schedule: Tensor) -> Step:
-        """What all steps share, given the states."""
+    def given(self, states: Float[Tensor, "R W"], schedule: Any) -> Step:
+        """What all steps share, given the states.
+
+        Args:
+            states: the trunk's.
+            schedule: from `schedule`.
+        """
+
+
+def by_step(modulations: Modulations) -> list[Modulations]:
+    """Cut modulations of all steps apart, once: at each step that takes as long as a norm."""
+    of_blocks = [zip(*(part.unbind() for part in block), strict=True) for block in modulations]
+    return list(zip(*of_blocks, strict=True))
 
 
 def waves(clock: Float[Tensor, "*n"], frequencies: int) -> Float[Tensor, "*n F"]:
@@ -75,33 +89,36 @@ class TimeDenoiser(Denoiser):
     def forward(
         self, x: Float[Tensor, "*n D"], clock: Float[Tensor, "*#n"], states: Float[Tensor, "*#n W"]
     ) -> Float[Tensor, "*n D"]:
-        return self._run(x, self.condition(states), self.schedule(clock))
+        return self._run(x, self.condition(states), self._modulations(clock))
 
-    def schedule(self, clock: Float[Tensor, "*n"]) -> Float[Tensor, "*n M"]:
-        """Shift, scale and gate of every block."""
-        return self.modulate(self.time(waves(clock, FREQUENCIES)))
+    def schedule(self, clock: Float[Tensor, "S"]) -> list[Modulations]:
+        return by_step(self._modulations(clock))
 
-    def given(self, states: Float[Tensor, "R W"], schedule: Float[Tensor, "S M"]) -> Step:
+    def given(self, states: Float[Tensor, "R W"], schedule: list[Modulations]) -> Step:
         condition = self.condition(states)
         return lambda x, step: self._run(x, condition, schedule[step])
+
+    def _modulations(self, clock: Float[Tensor, "*n"]) -> Modulations:
+        of_all = self.modulate(self.time(waves(clock, FREQUENCIES)))
+        of_blocks = (of_one.chunk(3, dim=-1) for of_one in of_all.chunk(len(self.blocks), dim=-1))
+        return [(shift, 1 + scale, 1 + gate) for shift, scale, gate in of_blocks]
 
     def _run(
         self,
         x: Float[Tensor, "*n D"],
         condition: Float[Tensor, "*#n V"],
-        modulations: Float[Tensor, "*#n M"],
+        modulations: Modulations,
     ) -> Float[Tensor, "*n D"]:
         h = self.embed(x) + condition  # [*n, V]
-        parts = modulations.chunk(len(self.blocks), dim=-1)
-        for block, part in zip(self.blocks, parts, strict=True):
-            h = block(h, part)
+        for block, part in zip(self.blocks, modulations, strict=True):
+            h = block(h, *part)
         return self.to_token(self.norm(h))
 
 
 class TimeBlock(nn.Module):
-    """A residual MLP whose input is shifted and scaled, and whose output is gated.
+    """A residual MLP whose input is shifted and multiplied, and whose output is gated.
 
-    Where its modulation is 0, as it starts, it is a plain residual MLP.
+    Where nothing modulates it, as it starts, it is a plain residual MLP.
     """
 
     def __init__(self, width: int) -> None:
@@ -110,10 +127,13 @@ class TimeBlock(nn.Module):
         self.mlp = _mlp(width)
 
     def forward(
-        self, h: Float[Tensor, "*n V"], modulation: Float[Tensor, "*#n T"]
+        self,
+        h: Float[Tensor, "*n V"],
+        shift: Float[Tensor, "*#n V"],
+        factor: Float[Tensor, "*#n V"],
+        gate: Float[Tensor, "*#n V"],
     ) -> Float[Tensor, "*n V"]:
-        shift, scale, gate = modulation.chunk(3, dim=-1)
-        return h + (1 + gate) * self.mlp(self.norm(h) * (1 + scale) + shift)
+        return torch.addcmul(h, gate, self.mlp(torch.addcmul(shift, factor, self.norm(h))))
 
 
 class TokenDenoiser(Denoiser):
@@ -137,34 +157,39 @@ class TokenDenoiser(Denoiser):
     def forward(
         self, x: Float[Tensor, "*n D"], clock: Float[Tensor, "*#n"], states: Float[Tensor, "*#n W"]
     ) -> Float[Tensor, "*n D"]:
-        y = nn.functional.silu(self.schedule(clock) + self.condition(states))  # [*n, V]
-        return self._run(x, [layer(y) for layer in self._modulating()])
+        time = self.time(waves(clock, MAR_FREQUENCIES))
+        return self._run(x, self._modulations(time, states))
 
-    def schedule(self, clock: Float[Tensor, "*n"]) -> Float[Tensor, "*n V"]:
+    def schedule(self, clock: Float[Tensor, "S"]) -> Float[Tensor, "S 1 V"]:
         """The embedded timesteps."""
-        return self.time(waves(clock, MAR_FREQUENCIES))
+        return self.time(waves(clock, MAR_FREQUENCIES))[:, None]
 
-    def given(self, states: Float[Tensor, "R W"], schedule: Float[Tensor, "S V"]) -> Step:
-        y = nn.functional.silu(schedule[:, None] + self.condition(states))  # [S, R, V]
-        of_all = [layer(y) for layer in self._modulating()]  # of all steps in one product each
-        return lambda x, step: self._run(x, [of_one[step] for of_one in of_all])
+    def given(self, states: Float[Tensor, "R W"], schedule: Float[Tensor, "S 1 V"]) -> Step:
+        steps = by_step(self._modulations(schedule, states))  # each layer one product for all
+        return lambda x, step: self._run(x, steps[step])
 
-    def _modulating(self) -> list[nn.Module]:
+    def _modulations(
+        self, time: Float[Tensor, "*#m V"], states: Float[Tensor, "*#n W"]
+    ) -> Modulations:
+        y = nn.functional.silu(time + self.condition(states))
         blocks: list[Any] = list(self.blocks)
-        return [*(block.modulate for block in blocks), self.modulate]
+        of_blocks = (block.modulate(y).chunk(3, dim=-1) for block in blocks)
+        shift_last, scale_last = self.modulate(y).chunk(2, dim=-1)
+        return [
+            *((shift, 1 + scale, gate) for shift, scale, gate in of_blocks),
+            (shift_last, 1 + scale_last),
+        ]
 
-    def _run(
-        self, x: Float[Tensor, "*n D"], modulations: list[Float[Tensor, "*n _"]]
-    ) -> Float[Tensor, "*n D"]:
+    def _run(self, x: Float[Tensor, "*n D"], modulations: Modulations) -> Float[Tensor, "*n D"]:
         h = self.embed(x)  # [*n, V]
-        for block, part in zip(self.blocks, modulations[:-1], strict=True):
-            h = block(h, part)
-        shift, scale = modulations[-1].chunk(2, dim=-1)
-        return self.to_token(self.norm(h) * (1 + scale) + shift)
+        *of_blocks, (shift, factor) = modulations
+        for block, part in zip(self.blocks, of_blocks, strict=True):
+            h = block(h, *part)
+        return self.to_token(torch.addcmul(shift, factor, self.norm(h)))
 
 
 class TokenBlock(nn.Module):
-    """A residual MLP, shifted, scaled and gated; `modulate` is applied by who holds the block."""
+    """A residual MLP, shifted, multiplied and gated; `modulate` is applied by who holds it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -175,10 +200,13 @@ class TokenBlock(nn.Module):
         nn.init.zeros_(self.modulate.bias)
 
     def forward(
-        self, h: Float[Tensor, "*n V"], modulation: Float[Tensor, "*#n T"]
+        self,
+        h: Float[Tensor, "*n V"],
+        shift: Float[Tensor, "*#n V"],
+        factor: Float[Tensor, "*#n V"],
+        gate: Float[Tensor, "*#n V"],
     ) -> Float[Tensor, "*n V"]:
-        shift, scale, gate = modulation.chunk(3, dim=-1)
-        return h + gate * self.mlp(self.norm(h) * (1 + scale) + shift)
+        return torch.addcmul(h, gate, self.mlp(torch.addcmul(shift, factor, self.norm(h))))
 
 
 class PlainNet(nn.Module):

@@ -2,14 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from ar import ARModel, Sampling
+from ar.sampling import row_noise
 from orderer import Orderer, OrdererConfig
 from recipes import bench
+from recipes.benchmarks import ar as ar_cases
 from recipes.benchmarks import data, orderer
 from recipes.benchmarks.case import Case, in_turns
+from recipes.benchmarks.plain_ar import PlainAR, mar_head, time_head
 from recipes.benchmarks.stock_orderer import StockOrderer
 from recipes.engine.cli import run as start
 
@@ -109,3 +114,72 @@ def test_the_share_of_a_devices_rate_counts_what_is_multiplied(
     monkeypatch.setattr(orderer, "PRODUCT", 64)
     case = orderer.share_of_rate(small, torch.device("cpu"), runs=1)
     assert case.is_rate and case.ours[0] > 0 and case.reference[0] > 0
+
+
+@pytest.fixture
+def small_ar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark's AR model with 6 tokens of 4 channels and 2 layers."""
+    few = {"tokens": 6, "token_dim": 4, "width": 32, "heads": 2, "layers": 2, "mlp_width": 48}
+    for name, value in (few | {"head_width": 24, "head_layers": 2}).items():
+        monkeypatch.setitem(ar_cases.SIZE, name, value)
+    monkeypatch.setitem(ar_cases.BASE, "tokens", 6)
+    monkeypatch.setattr(ar_cases, "COSTS", {"tokens": (2, 6), "steps": (4,), "batch": (1,)})
+    monkeypatch.setattr(ar_cases, "BATCHES", (1, 3))
+    monkeypatch.setattr(ar_cases, "TRAINED", 2)
+
+
+@pytest.mark.usefixtures("small_ar")
+def test_the_benchmark_of_the_ar_model_measures_both_sides_and_their_errors(tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    start(bench.main, bench.Config, bench.with_what(["ar", "--runs=1", f"--json={out}"]))
+    cases = json.loads(out.read_text())
+    for batch in (1, 3):
+        for precision, most in (("fp32", 1e-5), ("bf16", 0.2)):
+            case = cases[f"sample_same_maths_25_steps_batch_{batch}_{precision}"]
+            assert 0 < case["error_ours"] < most
+            assert f"linear_{batch}_rows_{precision}" in cases
+        assert {f"sample_{steps}_steps_batch_{batch}_bf16" for steps in (8, 4)} < set(cases)
+    assert cases["train_step_batch_2_fp32"]["error_ours"] < 1e-5
+    assert {name for name in cases if name.startswith("cost")} == {
+        "cost_of_tokens_2",
+        "cost_of_tokens_6",
+        "cost_of_steps_4",
+        "cost_of_batch_1",
+    }
+
+
+@pytest.mark.usefixtures("small_ar")
+def test_the_plain_loop_draws_what_we_draw() -> None:
+    model = ar_cases.make_model("token")
+    ours = model.generate(
+        model.unconditioned(3), sampling=Sampling(guidance_scale=1.0, steps=5), seeds=[0, 1, 2]
+    )
+    noise = row_noise([0, 1, 2], (6, 1, 4), torch.device("cpu"))[:, :, 0]
+    plain = PlainAR(model).sample(noise, 5)
+    assert ours.std() > 0.5
+    torch.testing.assert_close(plain, ours, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("small_ar")
+@pytest.mark.parametrize(("modulation", "head"), [("token", mar_head), ("time", time_head)])
+def test_a_plain_head_is_ours(modulation: Literal["time", "token"], head: Any) -> None:
+    net = ar_cases.make_model(modulation).head.net
+    x, t, states = torch.randn(2, 6, 4), torch.rand(2, 6), torch.randn(2, 6, 32)
+    torch.testing.assert_close(
+        head(net, x, t, states), net(x, 1_000 * t, states), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.usefixtures("small_ar")
+def test_the_plain_loss_reaches_the_same_parameters_and_learns_as_ours_does() -> None:
+    torch.manual_seed(0)
+    model: ARModel = ar_cases.make_model("time")
+    tokens = torch.randn(64, 6, 4)
+    plain, before = PlainAR(model), model.loss(tokens, model.unconditioned(64)).mean()
+    loss = plain.loss(tokens)
+    assert loss.item() == pytest.approx(before.item(), rel=0.1)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in plain.parameters())
+    for step in (ar_cases.our_step(model, tokens, "fp32"), ar_cases.plain_step(model, tokens)):
+        losses = [step() for _ in range(30)]
+        assert sum(losses[-5:]) < sum(losses[:5])
