@@ -7,12 +7,15 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
 Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
 own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
-scenes. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the
-default takes about a minute.
+scenes. `likelihood` scores the tokens of test images; `fidelity`, beside `generation`, takes the
+distance of generated images to real ones in the features of the judge of classes or words. Writes
+OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the default takes
+about a minute.
 """
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
+from ar.evaluation import deviations
+from ar.model import NOISE_FLOOR
 from data import Pairs, is_drawn
 from orderer import Orderer, OrdererConfig, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
@@ -35,8 +40,10 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
+from recipes.fidelity import Fidelity, check_fidelity
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.judging import Judge, make_judge
+from recipes.likelihood import likelihood
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.reranking import rerank_at_prefixes
 from recipes.training_record import check_set_apart, digest_of_record, read_record
@@ -59,6 +66,7 @@ def main(experiment: Experiment) -> None:
     if "factors" in tasks and not is_drawn(experiment.data.source):
         source = ", ".join(experiment.data.source)
         raise ValueError(f"the task factors is for scenes, got data from {source}")
+    check_fidelity(experiment)
     folders = {"separate": experiment.out}
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
@@ -67,7 +75,7 @@ def main(experiment: Experiment) -> None:
     for folder in folders.values():
         check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
     models = {}
-    if "generation" in tasks:
+    if {"generation", "likelihood"} & set(tasks):
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(first[0].encoding_hash())
     pairs = experiment.data.open_test(first[0].config.image_size)
@@ -96,12 +104,17 @@ def main(experiment: Experiment) -> None:
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
             found["unseen"] = understanding(experiment, unseen, orderer, processor, beside)
-        if judge is not None:
+        if name in models:
             model = models[name].to(device).eval()
             model.check_orderer(orderer.encoding_hash())
-            found["generation"] = generation(
-                experiment, unseen, orderer, processor, model, judge, name
-            )
+            if "likelihood" in tasks:
+                scored = said(experiment, pairs, experiment.evaluation.scored)
+                tokens = tokens_of(orderer, pairs)
+                found["likelihood"] = likelihood(tokens, scored, model, orderer, processor)
+            if judge is not None:
+                found["generation"] = generation(
+                    experiment, unseen, orderer, processor, model, judge, name
+                )
         results[name] = found
     write_json(
         experiment.out / "evaluation.json",
@@ -207,29 +220,63 @@ def generation(
 ) -> dict[str, Any]:
     """Generate an image for one caption of each of the first pairs, and judge them."""
     captions = said(experiment, pairs)
-    parts = []
-    for i in range(0, len(captions), BATCH):
-        condition = condition_on(captions[i : i + BATCH], model, orderer, processor)
-        tokens = model.generate(
-            condition,
-            sampling=experiment.sampling,
-            seeds=[APART * experiment.seed + i + row for row in range(len(condition.keep))],
-        )
-        parts.append(_uint8(orderer.decode(tokens)))
-    images = torch.cat(parts)
-    folder = experiment.out / "pictures" / name
-    pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / "generated.png", 6)
     real = pairs.images[: len(captions)]
     rebuilt = torch.cat(
         [_uint8(orderer.decode(orderer.encode(x.to(model.device)))) for x in real.split(BATCH)]
     )
-    return {**judge.score(images), "rebuilt": judge.score(rebuilt), "real": judge.score(real)}
+    fidelity = None
+    if "fidelity" in experiment.evaluation.tasks:
+        fidelity = Fidelity(judge, pairs.images)
+
+    def judged(guidance_scale: float, picture: str) -> dict[str, Any]:
+        tokens = drawn(experiment, captions, guidance_scale, orderer, processor, model)
+        images = torch.cat([_uint8(orderer.decode(part)) for part in tokens.split(BATCH)])
+        path = experiment.out / "pictures" / name / picture
+        pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], path, 6)
+        spread = deviations(model.standardise(tokens)).tolist() if len(tokens) > 1 else None
+        scores: dict[str, Any] = {**judge.score(images), "deviations": spread}
+        return scores | ({"fidelity": fidelity.of_generated(images)} if fidelity else {})
+
+    found = judged(experiment.sampling.guidance_scale, "generated.png")
+    found |= {"rebuilt": judge.score(rebuilt), "real": judge.score(real)}
+    if fidelity:
+        found["fidelity"] |= fidelity.bounds(rebuilt)
+    if experiment.evaluation.guidance_scales:
+        found["guided"] = {
+            f"{scale:g}": judged(scale, f"generated-{scale:g}.png")
+            for scale in experiment.evaluation.guidance_scales
+        }
+    return found
 
 
-def said(experiment: Experiment, pairs: Pairs) -> list[str]:
-    """The captions to generate from: one of each image."""
+def drawn(
+    experiment: Experiment,
+    captions: Sequence[str],
+    guidance_scale: float,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    model: ARModel,
+) -> Tensor:
+    """The tokens of an image for each caption."""
+    parts = []
+    for i in range(0, len(captions), BATCH):
+        condition = condition_on(captions[i : i + BATCH], model, orderer, processor)
+        first = APART * experiment.seed + i
+        parts.append(
+            model.generate(
+                condition,
+                sampling=replace(experiment.sampling, guidance_scale=guidance_scale),
+                seeds=range(first, first + len(condition.keep)),
+            )
+        )
+    return torch.cat(parts)
+
+
+def said(experiment: Experiment, pairs: Pairs, number: int | None = None) -> list[str]:
+    """One caption of each of the first images: of as many as are generated, by default."""
     place = 0 if experiment.evaluation.captions == "all" else -1
-    return [of_one[place] for of_one in pairs.captions[: experiment.evaluation.generated]]
+    number = experiment.evaluation.generated if number is None else number
+    return [of_one[place] for of_one in pairs.captions[:number]]
 
 
 def protocol(
@@ -258,6 +305,7 @@ def protocol(
         "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
+        "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
     }
@@ -272,6 +320,16 @@ def _decoding(config: OrdererConfig) -> dict[str, Any]:
         "solver": config.decoder_solver,
         "steps": config.decoder_steps,
         "guidance_scale": config.decoder_guidance,
+    }
+
+
+def _scoring(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
+    """How the likelihood was taken."""
+    return {
+        "images": min(experiment.evaluation.scored, len(pairs)),
+        "noise_floor": NOISE_FLOOR,
+        "unit": "nats for each dimension of the orderer's tokens with that noise, in deviations of "
+        "each channel, on them",
     }
 
 

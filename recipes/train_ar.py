@@ -49,6 +49,7 @@ def main(experiment: Experiment) -> None:
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     model = ARModel(config).to(device).train()
     model.set_statistics(store.mean.to(device), store.std.to(device))
+    model.head.fit(model.standardise(store.tokens.to(device)))
     learner = settings.optim.learner(model, settings.steps)
     progress = Progress(
         folder=experiment.out / "checkpoints" / "ar",

@@ -155,7 +155,7 @@ class InTrunkHead(Head):
         context: Float[Tensor, "B K D"],
         condition: Condition,
     ) -> Float[Tensor, "T B K D"]:
-        levels, batch, count, _ = noisy.shape
+        levels, _, count, _ = noisy.shape
         clock = self.time(waves(self.path.clock(t), FREQUENCIES))  # [T, B, 1, W]
         rows = self.embed(noisy) + clock + self.positions
         rows = rows.transpose(0, 1).flatten(1, 2)  # [B, T K, W]
