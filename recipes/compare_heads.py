@@ -45,7 +45,7 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment, Task
-from recipes.fidelity import check_fidelity
+from recipes.fidelity import check_enough, check_fidelity
 from recipes.heads_report import gather, tables, write_heads_page
 from recipes.judging import check_judge
 from recipes.variants import run_variants, variant
@@ -97,9 +97,7 @@ class Comparison(Experiment):
 
 def main(comparison: Comparison) -> None:
     """Make tokens, share the operations out, run every arm with every seed, gather, write."""
-    of_tasks = replace(comparison.evaluation, tasks=TASKS)
-    check_judge(comparison)
-    check_fidelity(replace(comparison, evaluation=of_tasks))
+    check(comparison)
     tokens = comparison.tokens_from or comparison.out / "shared"
     if comparison.tokens_from is None:
         write_shared(comparison, tokens)
@@ -131,6 +129,15 @@ def main(comparison: Comparison) -> None:
     for table in tables(results):
         print(f"\n{markdown_table(table)}")
     print(f"\npage: {comparison.out / 'heads.html'}")
+
+
+def check(comparison: Comparison) -> None:
+    """Refuse now what evaluation would refuse after the trainings."""
+    measured = replace(comparison, evaluation=replace(comparison.evaluation, tasks=TASKS))
+    check_judge(measured)
+    check_fidelity(measured)
+    size = comparison.orderer_config().image_size
+    check_enough(measured, comparison.data.open_unseen(size))
 
 
 def write_shared(comparison: Comparison, out: Path) -> None:

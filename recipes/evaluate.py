@@ -40,7 +40,7 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
-from recipes.fidelity import Fidelity, check_fidelity
+from recipes.fidelity import Fidelity, check_enough, check_fidelity
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.judging import Judge, make_judge
 from recipes.likelihood import likelihood
@@ -80,6 +80,7 @@ def main(experiment: Experiment) -> None:
         models["separate"].check_orderer(first[0].encoding_hash())
     pairs = experiment.data.open_test(first[0].config.image_size)
     unseen = experiment.data.open_unseen(first[0].config.image_size)
+    check_enough(experiment, unseen)
     judge = None
     if "generation" in tasks:
         judge = make_judge(experiment, unseen, said(experiment, unseen), *first)

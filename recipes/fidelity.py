@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ar.evaluation import Classifier, frechet_distance, kernel_distance
+from ar.evaluation import FEATURES, Classifier, frechet_distance, kernel_distance
+from data import Pairs
 from recipes.experiment import Experiment
 from recipes.judging import Judge
 
@@ -32,6 +33,20 @@ def check_fidelity(experiment: Experiment) -> None:
         raise ValueError(
             "the task fidelity sees with the network of evaluation.judge, which must be classes or "
             f"words, got {evaluation.judge}"
+        )
+
+
+def check_enough(experiment: Experiment, pairs: Pairs) -> None:
+    """Refuse to take distances of too few images, before anything is trained for it.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    number = min(experiment.evaluation.generated, len(pairs))
+    if "fidelity" in experiment.evaluation.tasks and number <= FEATURES:
+        raise ValueError(
+            f"the task fidelity needs at least {FEATURES + 1} generated images, one more than "
+            f"features, got {number}"
         )
 
 
@@ -61,20 +76,19 @@ class Fidelity:
         """What generated images can reach: that of rebuilt ones, and of other real ones.
 
         A Fréchet distance depends on the numbers of images: there are as many training images as
-        generated ones, spread over all. The halves of the split are fewer; none, if too few.
+        generated ones, spread over all. The halves of the split are fewer. None, if too few.
         """
         number = len(rebuilt)
         places = torch.linspace(0, len(self.learned) - 1, min(number, len(self.learned))).long()
         other = self.net.features(self.learned[places])
         halves = self.real[::2], self.real[1::2]
-        can_halve = len(halves[1]) > self.real.shape[1]
         generated = self.of_generated(rebuilt)
         return {
             "frechet_of_rebuilt": generated["frechet"],
             "kernel_of_rebuilt": generated["kernel"],
-            "frechet_of_real": frechet_distance(self.real, other),
+            "frechet_of_real": _if_enough(self.real, other),
             "kernel_of_real": kernel_distance(self.real, other),
-            "frechet_of_halves": frechet_distance(*halves) if can_halve else None,
+            "frechet_of_halves": _if_enough(*halves),
             "features": self.real.shape[1],
             "images": {
                 "real": len(self.real),
@@ -83,3 +97,8 @@ class Fidelity:
                 "halves": [len(half) for half in halves],
             },
         }
+
+
+def _if_enough(real: Float[Tensor, "N F"], other: Float[Tensor, "M F"]) -> float | None:
+    enough = min(len(real), len(other)) > real.shape[1]
+    return frechet_distance(real, other) if enough else None

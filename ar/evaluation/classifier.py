@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from .fitting import centred, fit
 
 CHANNELS = (16, 32, 64, 128)
+FEATURES = CHANNELS[-1]
+"""That labels are read from."""
 LEARNING_RATE = 2e-3
 SHIFT = 2
 """Pixels by which training images are rolled at most, each way."""
@@ -29,7 +31,7 @@ class Classifier(nn.Module):
         self.net = nn.Sequential(_convolution(3, CHANNELS[0]))
         for fewer, more in pairwise(CHANNELS):
             self.net.extend([_convolution(fewer, more, stride=2), Residual(more)])
-        self.label = nn.Linear(CHANNELS[-1], classes)
+        self.label = nn.Linear(FEATURES, classes)
 
     def forward(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
         return self.label(self._pooled(images))
