@@ -31,7 +31,7 @@ def gather(runs: Mapping[tuple[str, int], Path]) -> dict[str, Any]:
             at.setdefault(k, []).append(value)
     return {
         arm: {
-            measure: {k: _interval(values) for k, values in at.items()}
+            measure: {k: interval(values) for k, values in at.items()}
             for measure, at in of_arm.items()
         }
         for arm, of_arm in found.items()
@@ -53,7 +53,7 @@ def _figures(measured: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str, 
                 yield f"{reader} R@5", k, value["r5"]
 
 
-def _interval(values: Sequence[float]) -> dict[str, Any]:
+def interval(values: Sequence[float]) -> dict[str, Any]:
     """The mean over seeds and, from two seeds on, its 95% interval."""
     middle, degrees = mean(values), len(values) - 1
     if not degrees:

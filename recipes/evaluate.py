@@ -7,9 +7,11 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
 Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
 own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
-scenes. `search` draws many images for a caption and keeps the best: quality against what is drawn.
-Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the
-default takes about a minute.
+scenes. `likelihood` scores the tokens of test images; `fidelity`, beside `generation`, takes the
+distance of generated images to real ones in the features of the judge of classes or words. `search`
+draws many images for a caption and keeps the best: quality against what is drawn. Writes
+OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the default takes
+about a minute.
 """
 
 import sys
@@ -22,13 +24,13 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
+from ar.model import NOISE_FLOOR
 from data import Pairs, is_drawn
 from orderer import Orderer, OrdererConfig, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
 from recipes.checking import check_fusion
 from recipes.classifying import classification
-from recipes.conditions import condition_on
 from recipes.decoding import decoded
 from recipes.engine import pictures
 from recipes.engine.cli import run as start
@@ -37,8 +39,11 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
+from recipes.fidelity import check_enough, check_fidelity
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
+from recipes.generation import Drawer, generation, said
 from recipes.judging import Judge, make_judge
+from recipes.likelihood import likelihood
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.reranking import rerank_at_prefixes
 from recipes.searching import about_searches, quality_by_budget
@@ -47,10 +52,6 @@ from recipes.training_record import check_set_apart, digest_of_record, read_reco
 BATCH = 250
 SHOWN = 8
 """Images whose strips are drawn."""
-GRID = 24
-"""Images in a grid of generated ones."""
-APART = 1_000_000
-"""Seeds of generated images between two seeds of an experiment."""
 
 
 @torch.no_grad()
@@ -62,6 +63,7 @@ def main(experiment: Experiment) -> None:
     if "factors" in tasks and not is_drawn(experiment.data.source):
         source = ", ".join(experiment.data.source)
         raise ValueError(f"the task factors is for scenes, got data from {source}")
+    check_fidelity(experiment)
     folders = {"separate": experiment.out}
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
@@ -69,16 +71,18 @@ def main(experiment: Experiment) -> None:
     for folder in folders.values():
         check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
     models = {}
-    generates = not {"generation", "search"}.isdisjoint(tasks)
-    if generates or ("captioning" in tasks and (experiment.out / "ar").is_dir()):
+    judged = not {"generation", "search"}.isdisjoint(tasks)
+    may_write = "captioning" in tasks and (experiment.out / "ar").is_dir()
+    if judged or may_write or "likelihood" in tasks:
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(first[0].encoding_hash())
     ar_writes = any(model.config.writes for model in models.values())
     check_fusion(experiment, first[0].config, ar_writes)
     pairs = experiment.data.open_test(first[0].config.image_size)
     unseen = experiment.data.open_unseen(first[0].config.image_size)
+    check_enough(experiment, unseen)
     judge = None
-    if generates:
+    if judged:
         judge = make_judge(experiment, unseen, said(experiment, unseen), *first)
 
     results: dict[str, Any] = {}
@@ -93,7 +97,7 @@ def main(experiment: Experiment) -> None:
             "training_sha256": record,
         }
         shown = experiment.out / "pictures" / name
-        model = models[name].to(device) if name in models else None
+        model = models[name].to(device).eval() if name in models else None
         found = understanding(experiment, pairs, orderer, processor, model, shown)
         if "probe" in tasks:
             found["probe"] = probe(experiment, pairs, orderer, processor)
@@ -102,25 +106,19 @@ def main(experiment: Experiment) -> None:
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
             found["unseen"] = understanding(experiment, unseen, orderer, processor, model, beside)
-        if judge is not None:
-            model = models[name].to(device).eval()
+        if model is not None:
             model.check_orderer(orderer.encoding_hash())
-            if "generation" in tasks:
-                found["generation"] = generation(
-                    experiment, unseen, orderer, processor, model, judge, name
-                )
-            if "search" in tasks:
-                captions = said(experiment, unseen)
-                found["search"] = quality_by_budget(
-                    experiment,
-                    captions,
-                    seeds_of(experiment, len(captions)),
-                    orderer,
-                    processor,
-                    model,
-                    judge,
-                    shown,
-                )
+            drawer = Drawer(
+                experiment=experiment, orderer=orderer, processor=processor, model=model
+            )
+            if "likelihood" in tasks:
+                scored = said(experiment, pairs, experiment.evaluation.scored)
+                tokens = tokens_of(orderer, pairs)
+                found["likelihood"] = likelihood(tokens, scored, model, orderer, processor)
+            if judge is not None and "generation" in tasks:
+                found["generation"] = generation(drawer, unseen, judge, shown)
+            if judge is not None and "search" in tasks:
+                found["search"] = quality_by_budget(drawer, said(experiment, unseen), judge, shown)
         results[name] = found
     write_json(
         experiment.out / "evaluation.json",
@@ -214,47 +212,6 @@ def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path)
     }
 
 
-def generation(
-    experiment: Experiment,
-    pairs: Pairs,
-    orderer: Orderer,
-    processor: OrdererProcessor,
-    model: ARModel,
-    judge: Judge,
-    name: str,
-) -> dict[str, Any]:
-    """Generate an image for one caption of each of the first pairs, and judge them."""
-    captions = said(experiment, pairs)
-    seeds = seeds_of(experiment, len(captions))
-    tokens = [
-        model.generate(
-            condition_on(captions[i : i + BATCH], model, orderer, processor),
-            sampling=experiment.sampling,
-            seeds=seeds[i : i + BATCH],
-        )
-        for i in range(0, len(captions), BATCH)
-    ]
-    images = decoded(orderer, torch.cat(tokens))
-    folder = experiment.out / "pictures" / name
-    pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / "generated.png", 6)
-    real = pairs.images[: len(captions)]
-    rebuilt = torch.cat(
-        [decoded(orderer, orderer.encode(x.to(model.device))) for x in real.split(BATCH)]
-    )
-    return {**judge.score(images), "rebuilt": judge.score(rebuilt), "real": judge.score(real)}
-
-
-def said(experiment: Experiment, pairs: Pairs) -> list[str]:
-    """The captions to generate from: one of each image."""
-    place = 0 if experiment.evaluation.captions == "all" else -1
-    return [of_one[place] for of_one in pairs.captions[: experiment.evaluation.generated]]
-
-
-def seeds_of(experiment: Experiment, number: int) -> range:
-    """The seeds of generated images, one for each caption."""
-    return range(APART * experiment.seed, APART * experiment.seed + number)
-
-
 def protocol(
     experiment: Experiment,
     pairs: Pairs,
@@ -282,6 +239,7 @@ def protocol(
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
         "search": about_searches() if "search" in tasks else None,
+        "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
     }
@@ -296,6 +254,16 @@ def _decoding(config: OrdererConfig) -> dict[str, Any]:
         "solver": config.decoder_solver,
         "steps": config.decoder_steps,
         "guidance_scale": config.decoder_guidance,
+    }
+
+
+def _scoring(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
+    """How the likelihood was taken."""
+    return {
+        "images": min(experiment.evaluation.scored, len(pairs)),
+        "noise_floor": NOISE_FLOOR,
+        "unit": "nats for each dimension of the orderer's tokens with that noise, in deviations of "
+        "each channel, on them",
     }
 
 

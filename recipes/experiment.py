@@ -169,6 +169,8 @@ Task = Literal[
     "reconstruction",
     "generation",
     "search",
+    "fidelity",
+    "likelihood",
     "probe",
     "factors",
     "captioning",
@@ -187,11 +189,15 @@ class Evaluation:
     """The best of each query that the matching logit ranks again, reported apart; 0 is off."""
     generated: int = 500
     """Images to generate, from the first captions of the unseen (or test) split."""
-    judge: Literal["scenes", "classes", "retrieval"] = "scenes"
-    """Who judges generated images: a network trained on real scenes or on real classes, or, where
-    there is neither, the orderer's own retrieval (which then judges itself)."""
+    guidance_scales: tuple[float, ...] = ()
+    """Others than that of `sampling`, with which the same images are generated as well."""
+    judge: Literal["scenes", "classes", "words", "retrieval"] = "scenes"
+    """Who judges generated images: a network trained on real scenes, on real classes, or on the
+    commonest words of real captions; or the orderer's own retrieval (which then judges itself)."""
     judge_steps: int = 300
     """Training of the judge."""
+    scored: int = 500
+    """Images of the test split whose likelihood is taken."""
     judge_scenes: int = 10_000
     """Real scenes that the judge of scenes is trained on."""
     probe_steps: int = 400
@@ -201,7 +207,9 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         at_least(0, rerank=self.rerank)
-        at_least(1, generated=self.generated)
+        at_least(1, generated=self.generated, scored=self.scored)
+        for scale in self.guidance_scales:
+            at_least(0, guidance_scales=scale)
         at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
         at_least(1, probe_steps=self.probe_steps, probe_scenes=self.probe_scenes)
 

@@ -7,13 +7,25 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ar.evaluation import accuracy, following, train_classifier, train_judge
+from ar.evaluation import (
+    Classifier,
+    accuracy,
+    following,
+    tag_precision,
+    train_classifier,
+    train_judge,
+    train_tagger,
+)
 from data import Pairs, in_memory, is_drawn
 from data.scenes import COLOURS, SHAPES, Scene, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor
 from orderer.evaluation import retrieval_metrics
 from recipes.data_settings import TUNING
 from recipes.experiment import Experiment
+from recipes.tagging import common_words, tags_of
+
+SEED = 0
+"""Of every judge, whatever the experiment's: runs with other seeds are judged by the same one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +35,10 @@ class Judge:
     about: str
     """Who judges, for the protocol."""
     score: Callable[[UInt8[Tensor, "N 3 S S"]], dict[str, float]]
+    net: Classifier | None = None
+    """In whose features distances can be taken: of the judges of classes and of words."""
+    learned: UInt8[Tensor, "N 3 S S"] | None = None
+    """The images that it was trained on."""
 
 
 def make_judge(
@@ -50,6 +66,8 @@ def make_judge(
             return _scene_judge(experiment, pairs, len(captions))
         case "classes":
             return _class_judge(experiment, pairs, captions)
+        case "words":
+            return _word_judge(experiment, pairs, len(captions))
         case "retrieval":
             return _retrieval_judge(captions, orderer, processor)
 
@@ -59,8 +77,8 @@ def check_judge(experiment: Experiment) -> None:
     source = experiment.data.source
     if experiment.evaluation.judge == "scenes" and not is_drawn(source):
         raise ValueError(
-            f"evaluation.judge must be classes or retrieval for data from {', '.join(source)}, "
-            "got scenes"
+            "evaluation.judge must be classes, words or retrieval for data from "
+            f"{', '.join(source)}, got scenes"
         )
     said = experiment.data.unseen or experiment.data.test
     if experiment.evaluation.judge == "scenes" and said == TUNING:
@@ -80,7 +98,7 @@ def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
             shapes=len(SHAPES),
             colours=len(COLOURS),
             steps=experiment.evaluation.judge_steps,
-            seed=experiment.seed,
+            seed=SEED,
         )
     said = [
         _things(scene)
@@ -100,9 +118,7 @@ def _things(scene: Scene) -> list[tuple[int, int, int]]:
 
 
 def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -> Judge:
-    size = pairs.images.shape[-1]
-    opened = experiment.data.open_train(size)  # without what is set apart for tuning
-    train = in_memory(opened, size, max_skipped=experiment.data.max_skipped)
+    train = _training_pairs(experiment, pairs)
     names = sorted({of_one[0] for of_one in train.captions})
     labels = torch.tensor([names.index(of_one[0]) for of_one in train.captions])
     for caption in captions:
@@ -118,12 +134,45 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
             labels,
             classes=len(names),
             steps=experiment.evaluation.judge_steps,
-            seed=experiment.seed,
+            seed=SEED,
         )
     return Judge(
         about=f"a small network trained on {len(train)} real images tells {len(names)} classes",
         score=lambda images: {"class": accuracy(classifier, images, wanted)},
+        net=classifier,
+        learned=train.images,
     )
+
+
+def _word_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
+    train = _training_pairs(experiment, pairs)
+    words = common_words(train.captions)
+    with torch.enable_grad():
+        tagger = train_tagger(
+            train.images,
+            tags_of(train.captions, words),
+            steps=experiment.evaluation.judge_steps,
+            seed=SEED,
+        )
+    wanted = tags_of(pairs.captions[:number], words)
+    about = (
+        f"a small network trained on {len(train)} real images says which of {len(words)} words fit "
+        "an image; words: how high it ranks the images in whose captions a word is, mean average "
+        "precision"
+    )
+    return Judge(
+        about=about,
+        score=lambda images: {"words": tag_precision(tagger, images, wanted)},
+        net=tagger,
+        learned=train.images,
+    )
+
+
+def _training_pairs(experiment: Experiment, pairs: Pairs) -> Pairs:
+    """What stage 1 learned from, as large as the pairs to judge; nothing set apart for tuning."""
+    size = pairs.images.shape[-1]
+    opened = experiment.data.open_train(size)
+    return in_memory(opened, size, max_skipped=experiment.data.max_skipped)
 
 
 def _retrieval_judge(

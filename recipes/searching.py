@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ar import ARModel, Found, Search, search_tokens
-from orderer import Orderer, OrdererProcessor
+from ar import Found, Search, search_tokens
 from recipes.conditions import condition_on
 from recipes.decoding import decoded
 from recipes.engine import pictures
-from recipes.experiment import Experiment
+from recipes.generation import Drawer
 from recipes.judging import Judge
 from recipes.own_score import own_score
 
@@ -30,7 +29,12 @@ JUDGED_AT = 0.25
 from its caption, so the candidates of one caption differ too little before to be told apart."""
 ENOUGH = 0.75
 """Share of the images drawn without a search whose score is too low to end an early exit."""
-FIGURE = {"scenes": "colour_and_shape", "classes": "class", "retrieval": "found_at_1"}
+FIGURE = {
+    "scenes": "colour_and_shape",
+    "classes": "class",
+    "retrieval": "found_at_1",
+    "words": "WORDS",
+}
 """Which of a judge's figures is drawn."""
 
 
@@ -62,14 +66,7 @@ def about_searches() -> dict[str, Any]:
 
 @torch.no_grad()
 def quality_by_budget(
-    experiment: Experiment,
-    captions: Sequence[str],
-    seeds: Sequence[int],
-    orderer: Orderer,
-    processor: OrdererProcessor,
-    model: ARModel,
-    judge: Judge,
-    folder: Path,
+    drawer: Drawer, captions: Sequence[str], judge: Judge, folder: Path
 ) -> dict[str, Any]:
     """What the judge says of the images that each method finds with so many candidates.
 
@@ -77,15 +74,13 @@ def quality_by_budget(
     `score`, the similarity of the tokens that were kept with the caption: means over the images.
 
     Args:
-        experiment: says how tokens are sampled, and which of the judge's figures is drawn.
+        drawer: its orderer also scores what is drawn.
         captions: to draw from.
-        seeds: one for each.
-        orderer: scores and decodes.
-        processor: of the orderer.
-        model: draws.
         judge: of the images.
         folder: for the curves.
     """
+    model, orderer, processor = drawer.model, drawer.orderer, drawer.processor
+    seeds = drawer.seeds(len(captions))
 
     def found_by(how: Search) -> list[Found]:
         parts = [slice(i, i + BATCH) for i in range(0, len(captions), BATCH)]
@@ -95,7 +90,7 @@ def quality_by_budget(
                 condition_on(captions[part], model, orderer, processor),
                 own_score(captions[part], orderer, processor),
                 how,
-                sampling=experiment.sampling,
+                sampling=drawer.experiment.sampling,
                 seeds=seeds[part],
             )
             for part in parts
@@ -117,7 +112,7 @@ def quality_by_budget(
         method: {"1": first, **{str(how.candidates): measured(found_by(how)) for how in growing}}
         for method, growing in searches(enough, model.config.tokens).items()
     }
-    figure = FIGURE[experiment.evaluation.judge]
+    figure = FIGURE[drawer.experiment.evaluation.judge]
     for name in ("score", figure):
         lines = {
             method: {round(one["tokens"]): one[name] for one in of_one.values()}

@@ -21,9 +21,20 @@ def variant(experiment: Experiment, out: Path, seed: int, **changes: Any) -> Exp
 
 
 def run_variants(
-    variants: Mapping[str, Experiment], tasks: Sequence[str], at_once: int, resume: bool
+    variants: Mapping[str, Experiment],
+    tasks: Sequence[str],
+    at_once: int,
+    resume: bool,
+    training: str = "train_orderer",
 ) -> int:
     """Train and measure each; with `resume`, those that are measured already are left alone.
+
+    Args:
+        variants: name to what is to run.
+        tasks: to measure.
+        at_once: that run side by side.
+        resume: whether to keep what is done.
+        training: the recipe that trains.
 
     Returns:
         The exit code, see `run_side_by_side`.
@@ -42,7 +53,7 @@ def run_variants(
         again = ("--resume",) if resume and (experiment.out / "checkpoints").is_dir() else ()
         config = ("--config", str(settings))
         recipes: deque[Sequence[str]] = deque(
-            [("train_orderer", *config, *again), ("evaluate", *tasks, *config)]
+            [(training, *config, *again), ("evaluate", *tasks, *config)]
         )
         todo.append(Job(name=name, log=experiment.out / "output.txt", recipes=recipes))
     return run_side_by_side(todo, at_once)

@@ -1,17 +1,24 @@
-"""Does a generated image show what it was asked for? Judged by nets trained on real images."""
+"""Are generated images what was asked for, and like real ones? Judged by nets trained on those."""
 
 from .caption_following import Thing, following
-from .classifier import Classifier, accuracy, train_classifier
+from .classifier import FEATURES, Classifier, accuracy, train_classifier
 from .deviation import deviations
+from .fidelity import frechet_distance, kernel_distance
 from .scene_judge import SceneJudge, train_judge
+from .tagger import tag_precision, train_tagger
 
 __all__ = [
+    "FEATURES",
     "Classifier",
     "SceneJudge",
     "Thing",
     "accuracy",
     "deviations",
     "following",
+    "frechet_distance",
+    "kernel_distance",
+    "tag_precision",
     "train_classifier",
     "train_judge",
+    "train_tagger",
 ]

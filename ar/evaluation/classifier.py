@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from .fitting import centred, fit
 
 CHANNELS = (16, 32, 64, 128)
+FEATURES = CHANNELS[-1]
+"""That labels are read from."""
 LEARNING_RATE = 2e-3
 SHIFT = 2
 """Pixels by which training images are rolled at most, each way."""
@@ -29,11 +31,25 @@ class Classifier(nn.Module):
         self.net = nn.Sequential(_convolution(3, CHANNELS[0]))
         for fewer, more in pairwise(CHANNELS):
             self.net.extend([_convolution(fewer, more, stride=2), Residual(more)])
-        self.label = nn.Linear(CHANNELS[-1], classes)
+        self.label = nn.Linear(FEATURES, classes)
 
     def forward(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
-        features = self.net(centred(images))  # [B, H, h, w]
-        return self.label(features.mean(dim=(2, 3)))
+        return self.label(self._pooled(images))
+
+    @torch.no_grad()
+    def features(
+        self, images: UInt8[Tensor, "N 3 S S"], *, chunk: int = 256
+    ) -> Float[Tensor, "N H"]:
+        """What the labels are read from, `chunk` images at once.
+
+        Raises:
+            ValueError: in train mode.
+        """
+        check_judging(self)
+        return torch.cat([self._pooled(some) for some in images.split(chunk)])
+
+    def _pooled(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B H"]:
+        return self.net(centred(images)).mean(dim=(2, 3))
 
 
 class Residual(nn.Module):
@@ -83,7 +99,8 @@ def train_classifier(
     random = torch.Generator().manual_seed(seed)
 
     def loss(chosen: Int[Tensor, "B"]) -> Float[Tensor, ""]:
-        return F.cross_entropy(classifier(_varied(images[chosen], random)), labels[chosen])
+        seen = rolled(_mirrored(images[chosen], random), random)
+        return F.cross_entropy(classifier(seen), labels[chosen])
 
     fit(
         classifier,
@@ -97,12 +114,24 @@ def train_classifier(
     return classifier
 
 
-def _varied(images: UInt8[Tensor, "B 3 S S"], random: torch.Generator) -> UInt8[Tensor, "B 3 S S"]:
-    """Mirror each image or not, and roll them all by the same few pixels."""
+def _mirrored(
+    images: UInt8[Tensor, "B 3 S S"], random: torch.Generator
+) -> UInt8[Tensor, "B 3 S S"]:
+    """Mirror each image or not."""
     mirrored = torch.rand(len(images), generator=random).to(images.device) < 0.5
-    images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def rolled(images: UInt8[Tensor, "B 3 S S"], random: torch.Generator) -> UInt8[Tensor, "B 3 S S"]:
+    """Roll all images by the same few pixels."""
     down, right = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=random).tolist()
     return images.roll((down, right), dims=(2, 3))
+
+
+def check_judging(judge: nn.Module) -> None:
+    """Refuse a judge whose answers depend on the batch."""
+    if judge.training:
+        raise ValueError(f"{type(judge).__name__} must be in eval mode, it is in train mode")
 
 
 @torch.no_grad()
@@ -118,8 +147,7 @@ def accuracy(
     Raises:
         ValueError: for a classifier in train mode, unequal numbers, or no image.
     """
-    if classifier.training:
-        raise ValueError(f"{type(classifier).__name__} must be in eval mode, it is in train mode")
+    check_judging(classifier)
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"each image needs a label, got {len(images)} and {len(labels)}")
     seen = torch.cat([classifier(some).argmax(dim=1) for some in images.split(chunk)])

@@ -54,10 +54,10 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
-    """A table of names and counts, each with a bar as long as its count."""
+    """A table of names and counts (or other numbers from 0), each with a bar as long as it is."""
 
     title: str
-    counts: Sequence[tuple[str, int]]
+    counts: Sequence[tuple[str, float]]
 
     def html(self) -> str:
         """Draw it; the names are shown as they are."""
@@ -129,5 +129,6 @@ def _ticks(names: Sequence[str]) -> str:
     )
 
 
-def _number(count: int) -> str:
-    return f'<td class="number">{count:,}</td>'
+def _number(count: float) -> str:
+    text = f"{count:,}" if isinstance(count, int) else f"{count:,.3f}"
+    return f'<td class="number">{text}</td>'

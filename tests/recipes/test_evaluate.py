@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from ar import ARModel
 from orderer import OrdererConfig
 from recipes import evaluate, searching, train_orderer
+from recipes.conditions import condition_on
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
@@ -166,6 +169,46 @@ def test_what_a_task_needs_is_asked_for_before_anything_is_measured(
     assert "evaluation.rerank 4 needs an orderer with fusion_layers, got null" in said
     shutil.rmtree(copied.out / "ar")
     assert f"{copied.out}/ar is not a folder" in refusal(copied, capsys, "generation")
+
+
+def test_fidelity_needs_images_a_network_and_enough(
+    copied: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(copied, capsys, "fidelity", "likelihood")
+    assert "measures the images of generation, evaluation.tasks has fidelity, likelihood" in said
+    said = refusal(copied, capsys, "generation", "fidelity")
+    assert "evaluation.judge, which must be classes or words, got scenes" in said
+    words = replace(copied, evaluation=replace(copied.evaluation, judge="words"))
+    said = refusal(words, capsys, "generation", "fidelity")
+    assert "needs at least 129 generated images, one more than features, got 8" in said
+
+
+def test_likelihood_is_that_of_the_models_tokens(copied: Experiment) -> None:
+    few = replace(copied, evaluation=replace(copied.evaluation, scored=4))
+    result = measured(few, "likelihood")
+    found = result["results"]["separate"]["likelihood"]
+    assert found["images"] == result["protocol"]["likelihood"]["images"] == 4
+    assert len(found["at"]) == 16 and sum(found["at"]) / 16 == pytest.approx(found["nats"])
+    assert found["bits"] == pytest.approx(found["nats"] / 0.6931472)
+    orderer, processor = evaluate._load(few.out, torch.device("cpu"))
+    model = ARModel.from_pretrained(few.out / "ar").eval()
+    pairs = few.data.open_test(36)
+    condition = condition_on([said[-1] for said in pairs.captions[:4]], model, orderer, processor)
+    tokens = orderer.encode(pairs.images[:4])
+    noise = torch.Generator().manual_seed(0)
+    expected = model.log_prob(tokens, condition, generator=noise).mean() / 64
+    assert found["nats"] == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_generated_tokens_have_their_deviations_and_other_guidance_its_own(
+    copied: Experiment,
+) -> None:
+    evaluation = replace(copied.evaluation, guidance_scales=(1.0, 4.0))
+    found = measured(replace(copied, evaluation=evaluation), "generation")
+    generation = found["results"]["separate"]["generation"]
+    assert len(generation["deviations"]) == 16 and set(generation["guided"]) == {"1", "4"}
+    assert generation["guided"]["1"]["deviations"] != generation["guided"]["4"]["deviations"]
+    assert (copied.out / "pictures/separate/generated-4.png").is_file()
 
 
 def test_the_protocol_says_how_each_task_was_done_and_nothing_of_others(

@@ -239,5 +239,5 @@ def test_a_judge_of_scenes_for_other_pairs_is_refused(
     arguments = (SMOKE, f"--data.source=[{folder}]", *only_test)
     said = refusal(evaluate, *arguments, f"--out={trained.out}")
     assert said == (
-        f"evaluation.judge must be classes or retrieval for data from {folder}, got scenes"
+        f"evaluation.judge must be classes, words or retrieval for data from {folder}, got scenes"
     )

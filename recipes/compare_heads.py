@@ -1,0 +1,222 @@
+r"""Right against wrong: AR models with different heads on the tokens of one orderer, at equal cost.
+
+    python -m recipes.compare_heads --config recipes/configs/heads/cifar10.yaml \
+        --data.source='[CIFAR10]'
+    python -m recipes.compare_heads --config recipes/configs/heads/emoji.yaml \
+        --data.source='[NOTO, TWEMOJI]' --tokens_from=FOLDER
+
+    flow         flow matching, modulated by the timestep alone: the default
+    flow_token   the same, modulated by timestep and state (MAR's form)
+    diffusion    MAR's: predicts the noise of a cosine schedule, modulated by both
+    mixture      a Gaussian mixture (GIVT's)
+    energy       noise to token in one step, by the energy score (EAR's)
+    categorical  one of a few codes
+    regression   squared error (Emu2's): every token is a Gaussian of one shape
+    in_trunk     a flow whose noisy tokens run through the trunk itself
+
+Trains an orderer and writes its tokens, or takes them from FOLDER, a finished run. Each arm then
+trains with each seed for as many steps as the operations of the flow's training pay for, and is
+measured: log-likelihood of test tokens, Fréchet and kernel distance to real test images in a small
+network trained on real ones, and whether captions are followed, without guidance and with. Writes
+OUT/heads.json, OUT/heads.html and OUT/pictures; OUT/ARM-SEED holds each run. `--processes` arms run
+side by side; `--resume` keeps what is done.
+"""
+
+import shutil
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ar import ARModel
+from data import TokenBatches, TokenStore
+from data.batches import Draw
+from orderer import Orderer, OrdererProcessor
+from recipes.compute import equal_steps, step_flops
+from recipes.conditions import condition_on
+from recipes.engine.cli import run as start
+from recipes.engine.page import markdown_table
+from recipes.engine.processes import seed_everything
+from recipes.engine.results import provenance, write_json
+from recipes.engine.settings import plain_settings
+from recipes.engine.side_by_side import Job, run_side_by_side
+from recipes.experiment import Experiment, Task
+from recipes.fidelity import check_enough, check_fidelity
+from recipes.heads_report import gather, tables, write_heads_page
+from recipes.judging import check_judge
+from recipes.variants import run_variants, variant
+
+DEFAULT = "flow"
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "flow": {"head": "flow"},
+    "flow_token": {"head": "flow", "modulation": "token"},
+    "diffusion": {"head": "diffusion", "prediction": "noise", "modulation": "token"},
+    "mixture": {"head": "mixture"},
+    "energy": {"head": "energy"},
+    "categorical": {"head": "categorical"},
+    "regression": {"head": "regression"},
+    "in_trunk": {"head": "in_trunk"},
+}
+"""What each arm changes of the AR model's settings."""
+SHARED = ("orderer", "tokens", "held")
+"""What all arms learn from: a link to it lies in the folder of each."""
+TASKS: tuple[Task, ...] = ("generation", "fidelity", "likelihood")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Experiment):
+    """An experiment whose second stage runs with several heads."""
+
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: tuple[int, ...] = (0,)
+    guidance_scales: tuple[float, ...] = (1.0, 1.5)
+    """With which every arm generates; 1.0, which is unguided, is always among them."""
+    tokens_from: Path | None = None
+    """A folder that holds `orderer`, `tokens` and `held`; null trains and writes them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
+        if not self.arms or not self.seeds:
+            raise ValueError("a comparison needs at least one arm and one seed, got none")
+        if 1.0 not in self.guidance_scales:
+            raise ValueError(
+                "guidance_scales must hold 1.0, which is unguided, got "
+                f"{', '.join(map(str, self.guidance_scales))}"
+            )
+        for name in ("head", "prediction", "modulation"):
+            if name in self.ar:
+                raise ValueError(f"ar.{name} is what the arms differ in, got {self.ar[name]!r}")
+
+
+def main(comparison: Comparison) -> None:
+    """Make tokens, share the operations out, run every arm with every seed, gather, write."""
+    check(comparison)
+    tokens = comparison.tokens_from or comparison.out / "shared"
+    if comparison.tokens_from is None:
+        write_shared(comparison, tokens)
+    costs = count(comparison, tokens)
+    steps = equal_steps(
+        {arm: cost["step"] for arm, cost in costs.items()}, comparison.train_ar.steps, DEFAULT
+    )
+    runs = {
+        (arm, seed): comparison.out / f"{arm}-{seed}"
+        for seed in comparison.seeds
+        for arm in comparison.arms
+    }
+    for (arm, _), out in runs.items():
+        link_shared(tokens, out)
+        print(f"{out.name}: {steps[arm]:,} steps of {costs[arm]['step'] / 1e9:.3f} GFLOP")
+    variants = {
+        out.name: of_arm(comparison, arm, steps[arm], seed, out)
+        for (arm, seed), out in runs.items()
+    }
+    if exit_code := run_variants(
+        variants, TASKS, comparison.processes, comparison.resume, training="train_ar"
+    ):
+        raise SystemExit(exit_code)
+    compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in comparison.arms}
+    results = gather(runs, compute)
+    about = {"config": plain_settings(comparison), "seeds": list(comparison.seeds), **provenance()}
+    write_json(comparison.out / "heads.json", {"results": results, **about})
+    write_heads_page(comparison.out, results, runs)
+    for table in tables(results):
+        print(f"\n{markdown_table(table)}")
+    print(f"\npage: {comparison.out / 'heads.html'}")
+
+
+def check(comparison: Comparison) -> None:
+    """Refuse now what evaluation would refuse after the trainings."""
+    measured = replace(comparison, evaluation=replace(comparison.evaluation, tasks=TASKS))
+    check_judge(measured)
+    check_fidelity(measured)
+    size = comparison.orderer_config().image_size
+    check_enough(measured, comparison.data.open_unseen(size))
+
+
+def write_shared(comparison: Comparison, out: Path) -> None:
+    """Train the one orderer and write its tokens, where that is not done."""
+    if comparison.resume and (out / "tokens").is_dir():
+        return
+    experiment = variant(comparison, out, comparison.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = out / "experiment.yaml"
+    settings.write_text(yaml.safe_dump(plain_settings(experiment)))
+    config = ("--config", str(settings))
+    again = ("--resume",) if comparison.resume and (out / "checkpoints").is_dir() else ()
+    stages: deque[Sequence[str]] = deque(
+        [("train_orderer", *config, *again), ("write_tokens", *config)]
+    )
+    job = Job(name="orderer and tokens", log=out / "output.txt", recipes=stages)
+    if exit_code := run_side_by_side([job], at_once=1):
+        raise SystemExit(exit_code)
+
+
+def link_shared(tokens: Path, out: Path) -> None:
+    """Show a run the orderer and the tokens that all share."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in SHARED:
+        if not (tokens / name).is_dir():
+            raise FileNotFoundError(f"{tokens / name} is not a folder")
+        link = out / name
+        if link.is_symlink():
+            link.unlink()
+        elif link.is_dir():
+            shutil.rmtree(link)
+        link.symlink_to((tokens / name).resolve(), target_is_directory=True)
+
+
+def of_arm(comparison: Comparison, arm: str, steps: int, seed: int, out: Path) -> Experiment:
+    """The experiment of one arm and seed."""
+    others = tuple(scale for scale in comparison.guidance_scales if scale != 1.0)
+    return variant(
+        comparison,
+        out,
+        seed,
+        ar={**comparison.ar, **ARMS[arm]},
+        train_ar=replace(comparison.train_ar, steps=steps),
+        sampling=replace(comparison.sampling, guidance_scale=1.0),
+        evaluation=replace(comparison.evaluation, guidance_scales=others),
+    )
+
+
+def count(comparison: Comparison, folder: Path) -> dict[str, dict[str, int]]:
+    """The operations of a training step of every arm and of the default, on one same batch.
+
+    What is done once for all arms is left out: the orderer's training, and writing its tokens.
+    """
+    orderer = Orderer.from_pretrained(folder / "orderer").eval()
+    processor = OrdererProcessor.from_pretrained(folder / "orderer")
+    store = TokenStore.open(folder / "tokens")
+    settings, data = comparison.train_ar, comparison.data
+    draw = Draw(
+        batch_size=settings.batch_size,
+        seed=comparison.seed,
+        weights=data.weights,
+        last_share=data.last_share,
+        length_power=data.length_power,
+    )
+    batch = TokenBatches(store, **vars(draw)).at(0)
+    costs = {}
+    for arm in dict.fromkeys((DEFAULT, *comparison.arms)):
+        experiment = of_arm(comparison, arm, 1, comparison.seed, comparison.out)
+        seed_everything(comparison.seed, rank=0)
+        config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
+        model = ARModel(config).train()
+        costs[arm] = step_flops(
+            model,
+            settings.optim.learner(model, 1),
+            batch.tokens,
+            partial(condition_on, batch.captions, model, orderer, processor),
+        )
+    return costs
+
+
+if __name__ == "__main__":
+    start(main, Comparison)

@@ -1,0 +1,56 @@
+"""What training costs in floating-point operations, counted: for comparisons at equal compute.
+
+B batch   K tokens   D channels of a token
+"""
+
+from collections.abc import Callable, Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ar import ARModel, Condition
+from recipes.engine.training import Learner, apply_gradients, clear_gradients
+
+
+def flops_of(work: Callable[[], object]) -> int:
+    """Operations of the matrix products, convolutions and attention of some work; 2 per product."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def step_flops(
+    model: ARModel,
+    learner: Learner,
+    tokens: Float[Tensor, "B K D"],
+    condition: Callable[[], Condition],
+) -> dict[str, int]:
+    """Operations of a training step of an AR model, which is then one step further.
+
+    Args:
+        model: in train mode.
+        learner: of the model.
+        tokens: of a batch.
+        condition: makes that of the batch, which learns too.
+
+    Returns:
+        `loss`: forward and backward; `optimizer`: the update, which for Muon are products too;
+        `step`: both.
+    """
+    clear_gradients([learner])
+    loss = flops_of(lambda: model.loss(tokens, condition()).mean().backward())
+    optimizer = flops_of(lambda: apply_gradients(0, [learner]))
+    return {"loss": loss, "optimizer": optimizer, "step": loss + optimizer}
+
+
+def equal_steps(costs: Mapping[str, int], steps: int, default: str) -> dict[str, int]:
+    """How many steps each may do for the cost of `steps` of the default one, at least 1.
+
+    Raises:
+        ValueError: if a step costs nothing.
+    """
+    for name, cost in costs.items():
+        if cost < 1:
+            raise ValueError(f"a step of {name} must cost at least 1 operation, got {cost}")
+    return {name: max(1, round(steps * costs[default] / cost)) for name, cost in costs.items()}

@@ -1,0 +1,96 @@
+"""Images drawn from the captions of a split, and what a judge says of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ar import ARModel
+from ar.evaluation import deviations
+from data import Pairs
+from orderer import Orderer, OrdererProcessor
+from recipes.conditions import condition_on
+from recipes.decoding import BATCH, decoded
+from recipes.engine import pictures
+from recipes.experiment import Experiment
+from recipes.fidelity import Fidelity
+from recipes.judging import Judge
+
+GRID = 24
+"""Images in a grid of generated ones."""
+APART = 1_000_000
+"""Seeds of generated images between two seeds of an experiment."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawer:
+    """A pair of models that draw from captions, and how they are asked to."""
+
+    experiment: Experiment
+    orderer: Orderer
+    processor: OrdererProcessor
+    model: ARModel
+
+    def seeds(self, number: int) -> range:
+        """The seeds of generated images, one for each caption."""
+        first = APART * self.experiment.seed
+        return range(first, first + number)
+
+    def draw(self, captions: Sequence[str], guidance_scale: float) -> Tensor:
+        """The tokens of an image for each caption."""
+        seeds = self.seeds(len(captions))
+        parts = [slice(i, i + BATCH) for i in range(0, len(captions), BATCH)]
+        tokens = [
+            self.model.generate(
+                condition_on(captions[part], self.model, self.orderer, self.processor),
+                sampling=replace(self.experiment.sampling, guidance_scale=guidance_scale),
+                seeds=seeds[part],
+            )
+            for part in parts
+        ]
+        return torch.cat(tokens)
+
+
+def said(experiment: Experiment, pairs: Pairs, number: int | None = None) -> list[str]:
+    """One caption of each of the first images: of as many as are generated, by default."""
+    place = 0 if experiment.evaluation.captions == "all" else -1
+    number = experiment.evaluation.generated if number is None else number
+    return [of_one[place] for of_one in pairs.captions[:number]]
+
+
+def generation(drawer: Drawer, pairs: Pairs, judge: Judge, folder: Path) -> dict[str, Any]:
+    """Generate an image for one caption of each of the first pairs, and judge them.
+
+    Beside the judge's figures stand `deviations`, see `ar.evaluation`, and those of the same images
+    rebuilt from their own tokens, which bound what can be reached, and of the real ones.
+    """
+    experiment, orderer = drawer.experiment, drawer.orderer
+    captions = said(experiment, pairs)
+    real = pairs.images[: len(captions)]
+    encoded = [orderer.encode(some.to(orderer.device)) for some in real.split(BATCH)]
+    rebuilt = decoded(orderer, torch.cat(encoded))
+    is_compared = "fidelity" in experiment.evaluation.tasks
+    fidelity = Fidelity(judge, pairs.images) if is_compared else None
+
+    def judged(guidance_scale: float, picture: str) -> dict[str, Any]:
+        tokens = drawer.draw(captions, guidance_scale)
+        images = decoded(orderer, tokens)
+        pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / picture, 6)
+        standard = drawer.model.standardise(tokens)
+        spread = deviations(standard).tolist() if len(tokens) > 1 else None
+        scores: dict[str, Any] = {**judge.score(images), "deviations": spread}
+        return scores | ({"fidelity": fidelity.of_generated(images)} if fidelity else {})
+
+    found = judged(experiment.sampling.guidance_scale, "generated.png")
+    found |= {"rebuilt": judge.score(rebuilt), "real": judge.score(real)}
+    if fidelity:
+        found["fidelity"] |= fidelity.bounds(rebuilt)
+    if experiment.evaluation.guidance_scales:
+        found["guided"] = {
+            f"{scale:g}": judged(scale, f"generated-{scale:g}.png")
+            for scale in experiment.evaluation.guidance_scales
+        }
+    return found
