@@ -5,14 +5,16 @@ r"""Right against wrong: AR models with different heads on the tokens of one ord
     python -m recipes.compare_heads --config recipes/configs/heads/emoji.yaml \
         --data.source='[NOTO, TWEMOJI]' --tokens_from=FOLDER
 
-    flow         flow matching, modulated by the timestep alone: the default
-    flow_token   the same, modulated by timestep and state (MAR's form)
-    diffusion    MAR's: predicts the noise of a cosine schedule, modulated by both
-    mixture      a Gaussian mixture (GIVT's)
-    energy       noise to token in one step, by the energy score (EAR's)
-    categorical  one of a few codes
-    regression   squared error (Emu2's): every token is a Gaussian of one shape
-    in_trunk     a flow whose noisy tokens run through the trunk itself
+    flow          flow matching, modulated by the timestep alone: the default
+    flow_uniform  the same, trained at all timesteps alike: near the data, too, where the default
+                  hardly looks and likelihood is decided
+    flow_token    the default, modulated by timestep and state (MAR's form)
+    diffusion     MAR's: predicts the noise of a cosine schedule, modulated by both
+    mixture       a Gaussian mixture (GIVT's)
+    energy        noise to token in one step, by the energy score (EAR's)
+    categorical   one of a few codes
+    regression    squared error (Emu2's): every token is a Gaussian of one shape
+    in_trunk      a flow whose noisy tokens run through the trunk itself
 
 Trains an orderer and writes its tokens, or takes them from FOLDER, a finished run. Each arm then
 trains with each seed for as many steps as the operations of the flow's training pay for, and is
@@ -53,6 +55,7 @@ from recipes.variants import run_variants, variant
 DEFAULT = "flow"
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "flow": {"head": "flow"},
+    "flow_uniform": {"head": "flow", "timesteps": "uniform"},
     "flow_token": {"head": "flow", "modulation": "token"},
     "diffusion": {"head": "diffusion", "prediction": "noise", "modulation": "token"},
     "mixture": {"head": "mixture"},
@@ -90,7 +93,7 @@ class Comparison(Experiment):
                 "guidance_scales must hold 1.0, which is unguided, got "
                 f"{', '.join(map(str, self.guidance_scales))}"
             )
-        for name in ("head", "prediction", "modulation"):
+        for name in ("head", "prediction", "modulation", "timesteps"):
             if name in self.ar:
                 raise ValueError(f"ar.{name} is what the arms differ in, got {self.ar[name]!r}")
 
