@@ -19,8 +19,8 @@ from orderer.flow import guide
 
 from ..config import ARConfig
 from ..settings import Sampling
-from .denoisers import PlainNet
 from .head import Draw, Seen, StateHead, chosen
+from .plain_net import PlainNet
 
 FITTED_ON = 50_000
 """Most tokens that the codes are fitted on."""

@@ -124,7 +124,7 @@ class TimeBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.mlp = _mlp(width)
+        self.mlp = mlp(width)
 
     def forward(
         self,
@@ -194,7 +194,7 @@ class TokenBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = _mlp(width)
+        self.mlp = mlp(width)
         self.modulate = nn.Linear(width, 3 * width)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
@@ -209,32 +209,6 @@ class TokenBlock(nn.Module):
         return torch.addcmul(h, gate, self.mlp(torch.addcmul(shift, factor, self.norm(h))))
 
 
-class PlainNet(nn.Module):
-    """A residual MLP from the trunk's state, and from noise where it gets any."""
-
-    def __init__(
-        self, state_width: int, width: int, layers: int, out: int, noise_channels: int = 0
-    ) -> None:
-        super().__init__()
-        self.condition = nn.Linear(state_width, width)
-        self.embed = nn.Linear(noise_channels, width) if noise_channels else None
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
-        self.blocks = nn.ModuleList(_mlp(width) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, out)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(
-        self, states: Float[Tensor, "*n W"], noise: Float[Tensor, "*m C"] | None = None
-    ) -> Float[Tensor, "*m O"]:
-        h = self.condition(states)  # [*n, V]
-        if self.embed is not None and noise is not None:
-            h = h + self.embed(noise)
-        for norm, block in zip(self.norms, self.blocks, strict=True):
-            h = h + block(norm(h))
-        return self.out(self.norm(h))
-
-
-def _mlp(width: int) -> nn.Sequential:
+def mlp(width: int) -> nn.Sequential:
+    """What a residual block adds."""
     return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))

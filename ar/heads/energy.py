@@ -18,8 +18,8 @@ from orderer.flow import guide
 
 from ..config import ARConfig
 from ..settings import Sampling
-from .denoisers import PlainNet
 from .head import Draw, Seen, StateHead
+from .plain_net import PlainNet
 
 
 class EnergyHead(StateHead):

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from ..config import ARConfig
 from ..settings import Sampling
-from .denoisers import PlainNet
 from .head import Draw, Seen, StateHead, chosen
+from .plain_net import PlainNet
 
 LEAST_DEVIATION = 1e-3
 """In deviations of a channel over the training set: no Gaussian may close in on one token."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ..config import ARConfig
 from ..settings import Sampling
-from .denoisers import PlainNet
 from .denoising import guide_tokens
 from .head import Draw, Seen, StateHead
+from .plain_net import PlainNet
 
 
 class RegressionHead(StateHead):
