@@ -1,6 +1,7 @@
 """The settings of an AR model: typed, checked, saved beside its weights."""
 
 from dataclasses import field
+from math import inf, isfinite
 from typing import Any, Literal
 
 from orderer.flow import Density
@@ -92,9 +93,11 @@ class ARConfig(CheckedConfig):
                 "caption_pieces belong to an AR model with words of its own, which writes or has "
                 f"the condition 'words', got {len(self.caption_pieces)} of them"
             )
-        if self.timestep_scale <= 0:
+        if not isfinite(self.timestep_location):
+            raise ValueError(f"timestep_location must be finite, got {self.timestep_location}")
+        if not 0 < self.timestep_scale < inf:
             raise ValueError(f"timestep_scale must be above 0, got {self.timestep_scale}")
-        if self.context_noise < 0:
+        if not 0 <= self.context_noise < inf:
             raise ValueError(f"context_noise must be at least 0, got {self.context_noise}")
 
     @property

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
 
 from orderer.inputs import check_prefix, check_tokens
+from orderer.packed import PackedLinear
 from orderer.pieces import UNKNOWN, spoken
 from orderer.pretrained import CheckedModel
 from orderer.writing import starts, write
@@ -75,10 +76,11 @@ class ARModel(CheckedModel):
         Raises:
             ValueError: naming what is off.
         """
+        self._check_tokens(tokens)
         standard = self.standardise(tokens)
         mean = standard.mean(dim=0).square().mean().sqrt().item()
         std = standard.std(dim=0, correction=0).square().mean().sqrt().item()
-        if mean > FAR or abs(std - 1) > FAR:
+        if not (mean <= FAR and abs(std - 1) <= FAR):
             raise ValueError(
                 "the statistics of this AR model do not fit the tokens: standardised, their mean "
                 f"is {mean:.2f} away from 0 and their deviation {std:.2f}"
@@ -124,6 +126,10 @@ class ARModel(CheckedModel):
         """
         self._expect("text")
         self._check_length(words.shape[1])
+        if words.shape[2] != self.config.condition_dim:
+            raise ValueError(
+                f"words must have {self.config.condition_dim} channels, got {words.shape[2]}"
+            )
         return Condition(states=self.project(words), keep=keep)
 
     def conditioned_on_words(self, text: Int[Tensor, "B L"]) -> Condition:
@@ -138,8 +144,16 @@ class ARModel(CheckedModel):
         return Condition(states=self.words(text), keep=spoken(text))
 
     def conditioned_on_class(self, labels: Int[Tensor, "B"]) -> Condition:
-        """Condition on class labels, the places of their names in `config.class_names`."""
+        """Condition on class labels, the places of their names in `config.class_names`.
+
+        Raises:
+            ValueError: for another kind of model, or a label that is no such place.
+        """
         self._expect("class")
+        classes = len(self.config.class_names)
+        outside = labels[(labels < 0) | (labels >= classes)]
+        if len(outside):
+            raise ValueError(f"labels must lie in 0..{classes - 1}, got {int(outside[0])}")
         keep = torch.ones(len(labels), 1, dtype=torch.bool, device=labels.device)
         return Condition(states=self.project(labels)[:, None], keep=keep)
 
@@ -168,6 +182,7 @@ class ARModel(CheckedModel):
 
         In train mode the tokens that are looked back at carry `config.context_noise`.
         """
+        self._check_tokens(tokens, condition)
         target = self.standardise(tokens)
         context = self._noisy(target, generator) if self.training else target
         return self.head.loss_through(self.trunk, target, context, condition, generator).mean(dim=0)
@@ -187,6 +202,7 @@ class ARModel(CheckedModel):
         Raises:
             ValueError: for a head that knows no timesteps.
         """
+        self._check_tokens(tokens, condition)
         standard = self.standardise(tokens)
         t = torch.tensor(timesteps, device=standard.device).view(-1, 1, 1)
         t = t.expand(-1, len(tokens), 1)
@@ -215,13 +231,17 @@ class ARModel(CheckedModel):
             generator: of the noise, on the model's device.
 
         Raises:
-            ValueError: for tokens of another size or not finite, or a head without a likelihood.
+            ValueError: for tokens of another size or not finite, a head without a likelihood, or a
+                packed model, which has no derivatives.
         """
-        check_tokens(tokens, self.config.tokens, self.config.token_dim)
+        self._check_tokens(tokens, condition)
+        self._check_unpacked("likelihood")
         standard = self.standardise(tokens)
         noise = torch.randn(standard.shape, device=standard.device, generator=generator)
         noisy = standard + floor * noise
-        density = self.head.log_prob_through(self.trunk, noisy, standard, condition, floor)
+        density = self.head.log_prob_through(
+            self.trunk, noisy, standard, condition, floor, generator
+        )
         return density - self.std[: tokens.shape[1]].log().sum(dim=-1)
 
     @torch.no_grad()
@@ -255,6 +275,8 @@ class ARModel(CheckedModel):
         seeds = torch.randint(2**62, (rows,)).tolist() if seeds is None else seeds
         if len(seeds) != rows:
             raise ValueError(f"each of the {rows} rows needs a seed, got {len(seeds)}")
+        if self.training:
+            raise ValueError("an AR model generates in eval mode, it is in train mode")
         first = self._begun(first, rows, prefix)
         noise_shape = (self.config.tokens, *self.head.noise_shape(sampling))
         tokens = sample_tokens(
@@ -336,7 +358,8 @@ class ARModel(CheckedModel):
         self, tokens: Float[Tensor, "B k D"], text: Int[Tensor, "B L"]
     ) -> Float[Tensor, "B L V"]:
         """Score what may come after each word piece of a caption that follows the tokens."""
-        check_tokens(tokens, self.config.tokens, self.config.token_dim)
+        self._check_tokens(tokens)
+        self._check_unpacked("captions")
         words = self.own_words
         seen = torch.cat([self.trunk.sequence(self.standardise(tokens)), words(text)], dim=1)
         read = self.trunk.read(self.unconditioned(len(tokens)), seen)
@@ -365,6 +388,20 @@ class ARModel(CheckedModel):
                 f"prefix must be above the {first.shape[1]} tokens given, got {prefix}"
             )
         return self.standardise(first)
+
+    def _check_tokens(
+        self, tokens: Float[Tensor, "B k D"], condition: Condition | None = None
+    ) -> None:
+        check_tokens(tokens, self.config.tokens, self.config.token_dim)
+        if condition is not None and len(condition.keep) != len(tokens):
+            raise ValueError(
+                f"{len(tokens)} sequences need as many conditions, got {len(condition.keep)}"
+            )
+
+    def _check_unpacked(self, what: str) -> None:
+        """Packed layers have no derivatives, and mix dtypes where nothing is cached."""
+        if any(isinstance(module, PackedLinear) for module in self.modules()):
+            raise ValueError(f"a packed model only generates: take {what} from what was packed")
 
     def _check_length(self, pieces: int) -> None:
         if pieces > self.config.context_length:

@@ -85,13 +85,13 @@ class Reader:
         self.keep = F.pad(both.keep, (0, prefix), value=True)  # the start and all but the last
         self.places = trunk.places(conditions, prefix + 1)  # one more to peek at
         self.length = 0
+        self.states: Tensor  # of the last place, once something is read
         config = trunk.decoder.config
         self.cache: Cache = (
             StaticCache(config, conditions + prefix)
             if sampling.cache == "static"
             else DynamicCache(config=config)
         )
-        self.states = both.states[:, -1]
 
     def read(self, x: Float[Tensor, "B n W"]) -> None:
         """Read new places, the same for guided and unguided rows."""

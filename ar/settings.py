@@ -1,7 +1,17 @@
 """How tokens are drawn: the settings of sampling, with their checks."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
+
+Guidance = Literal["constant", "ramp"]
+Solver = Literal["euler", "heun", "multistep", "sde"]
+CacheKind = Literal["dynamic", "static"]
+CHOICES = {
+    "guidance": get_args(Guidance),
+    "solver": get_args(Solver),
+    "cache": get_args(CacheKind),
+}
+"""What the settings of these names may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,27 +24,34 @@ class Sampling:
 
     guidance_scale: float = 1.5
     """1.0 is off."""
-    guidance: Literal["constant", "ramp"] = "constant"
+    guidance: Guidance = "constant"
     """`ramp` rises linearly over the tokens and has the whole scale at the last one."""
     match_norm: bool = False
-    """Whether what was guided keeps the norm that it had: strong guidance otherwise inflates it."""
+    """Whether what was guided keeps the norm that it had: strong guidance otherwise inflates it. Of
+    heads that predict a token: those that denoise, and `regression`."""
     temperature: float = 1.0
-    """Deviation of the noise: of the start, for `sde` of each step."""
-    solver: Literal["euler", "heun", "multistep", "sde"] = "euler"
+    """Deviation of the noise: of the start, for `sde` of each step; of the chosen Gaussian; of what
+    `energy` turns into tokens. Codes are drawn from shares that it sharpens or flattens."""
+    solver: Solver = "euler"
     """Of heads that denoise."""
     steps: int = 15
     """Of the solver, per token."""
     last_steps: int | None = None
     """Steps of the last token, those between in proportion; null: as many for all. Later tokens are
     better known from those before, and take fewer."""
-    cache: Literal["dynamic", "static"] = "dynamic"
+    cache: CacheKind = "dynamic"
     """How the trunk keeps what it has read: growing, or whole from the start, for compilers."""
 
     def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
         for name in ("steps", "last_steps"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be at least 1, a whole number, got {value}")
         for name in ("guidance_scale", "temperature"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")

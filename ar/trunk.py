@@ -55,7 +55,7 @@ class Trunk(nn.Module):
     def sequence(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B k+1 W"]:
         """Embed the start and the tokens after it; each place says which token it predicts."""
         start = self.start.expand(len(tokens), 1, -1)
-        x = torch.cat([start, self.embed(tokens)], dim=1)
+        x = torch.cat([start, self.embed(tokens.to(self.start.dtype))], dim=1)
         return x + F.pad(self.positions, (0, 0, 0, 1))[: x.shape[1]]
 
     def forward(

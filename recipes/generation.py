@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
-from ar.evaluation import deviations
+from ar.evaluation import deviations, drifting
 from data import Pairs
 from orderer import Orderer, OrdererProcessor
 from recipes.conditions import condition_on
@@ -80,7 +80,10 @@ def generation(drawer: Drawer, pairs: Pairs, judge: Judge, folder: Path) -> dict
         images = decoded(orderer, tokens)
         pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / picture, 6)
         standard = drawer.model.standardise(tokens)
-        spread = deviations(standard).tolist() if len(tokens) > 1 else None
+        spread = deviations(standard).tolist() if len(tokens) > 1 else []
+        if drifts := drifting(spread):
+            places = ", ".join(map(str, drifts))
+            print(f"guidance {guidance_scale:g}: tokens {places} spread otherwise than the data's")
         scores: dict[str, Any] = {**judge.score(images), "deviations": spread}
         return scores | ({"fidelity": fidelity.of_generated(images)} if fidelity else {})
 

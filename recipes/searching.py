@@ -33,7 +33,7 @@ FIGURE = {
     "scenes": "colour_and_shape",
     "classes": "class",
     "retrieval": "found_at_1",
-    "words": "WORDS",
+    "words": "words",
 }
 """Which of a judge's figures is drawn."""
 

@@ -59,7 +59,8 @@ def main(experiment: Experiment) -> None:
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     model = start_ar(config).to(device).train()
     model.set_statistics(store.mean.to(device), store.std.to(device))
-    sample = store.tokens[:SAMPLED].to(device)
+    places = torch.linspace(0, len(store) - 1, min(SAMPLED, len(store))).long()
+    sample = store.tokens[places].to(device)
     model.check_statistics(sample)
     model.head.fit(model.standardise(sample))
     learner = settings.optim.learner(model, settings.steps)

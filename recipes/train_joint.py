@@ -111,7 +111,7 @@ def main(experiment: Experiment) -> None:
                 condition = model.drop(condition, dropped.to(device))
                 errors = model.loss(terms.tokens.detach(), condition)  # [K]
             loss = errors.mean()
-            logged = {"flow": loss, **terms.values}
+            logged = {"ar": loss, **terms.values}
             if model.config.writes and experiment.train_ar.caption_weight:
                 with precise(device, experiment.precision):
                     tokens = terms.tokens.detach()

@@ -2,7 +2,7 @@
 
 from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
-from .deviation import deviations
+from .deviation import deviations, drifting
 from .fidelity import frechet_distance, kernel_distance
 from .scene_judge import SceneJudge, train_judge
 from .tagger import tag_precision, train_tagger
@@ -14,6 +14,7 @@ __all__ = [
     "Thing",
     "accuracy",
     "deviations",
+    "drifting",
     "following",
     "frechet_distance",
     "kernel_distance",

@@ -3,6 +3,8 @@
 N images   K tokens   D channels of a token
 """
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,3 +24,8 @@ def deviations(standardised: Float[Tensor, "N K D"]) -> Float[Tensor, "K"]:
     if len(standardised) < 2:
         raise ValueError(f"a deviation needs at least 2 images, got {len(standardised)}")
     return standardised.var(dim=0).mean(dim=-1).sqrt()
+
+
+def drifting(spread: Sequence[float]) -> list[int]:
+    """The positions, from 1, whose deviation lies outside LEAST..MOST."""
+    return [k for k, each in enumerate(spread, start=1) if not LEAST <= each <= MOST]

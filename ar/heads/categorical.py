@@ -64,7 +64,7 @@ class CategoricalHead(StateHead):
 
     def codes(self, tokens: Float[Tensor, "*n D"]) -> Int[Tensor, "*n"]:
         """The nearest code of each token."""
-        nearest = torch.cdist(tokens.flatten(0, -2).float(), self.centres).argmin(dim=1)
+        nearest = torch.cdist(tokens.flatten(0, -2).float(), self.centres.float()).argmin(dim=1)
         return nearest.view(tokens.shape[:-1])
 
     def loss(
@@ -79,13 +79,17 @@ class CategoricalHead(StateHead):
         return F.cross_entropy(logits, codes.flatten(), reduction="none").view(codes.shape)
 
     def log_prob(
-        self, tokens: Float[Tensor, "*n D"], states: Float[Tensor, "*n W"], floor: float
+        self,
+        tokens: Float[Tensor, "*n D"],
+        states: Float[Tensor, "*n W"],
+        floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
         """Of tokens, not of codes: the density of a mixture with fixed centres."""
         share = self.net(states).float().log_softmax(dim=-1).flatten(0, -2)  # [R, V]
-        deviation = (self.deviation.square() + floor**2).sqrt()
+        deviation = (self.deviation.float().square() + floor**2).sqrt()
         tokens_apart = tokens.float().flatten(0, -2) / deviation
-        far = torch.cdist(tokens_apart, self.centres / deviation).square()
+        far = torch.cdist(tokens_apart, self.centres.float() / deviation).square()
         size = deviation.log().sum() + 0.5 * tokens.shape[-1] * math.log(2 * math.pi)
         return ((share - far / 2).logsumexp(dim=-1) - size).view(tokens.shape[:-1])
 
@@ -101,8 +105,8 @@ class CategoricalHead(StateHead):
                 conditional, unconditional = logits.log_softmax(dim=-1).chunk(2)
                 logits = guide(conditional, unconditional, guidance_scale)
             if sampling.temperature == 0:
-                return self.centres[logits.argmax(dim=-1)]
+                return self.centres[logits.argmax(dim=-1)].float()
             shares = (logits / sampling.temperature).softmax(dim=-1)
-            return self.centres[chosen(shares, noise[:, 0, 0])]
+            return self.centres[chosen(shares, noise[:, 0, 0])].float()
 
         return draw

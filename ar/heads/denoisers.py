@@ -99,7 +99,7 @@ class TimeDenoiser(Denoiser):
         return lambda x, step: self._run(x, condition, schedule[step])
 
     def _modulations(self, clock: Float[Tensor, "*n"]) -> Modulations:
-        of_all = self.modulate(self.time(waves(clock, FREQUENCIES)))
+        of_all = self.modulate(self.time(waves(clock, FREQUENCIES).to(self.embed.weight.dtype)))
         of_blocks = (of_one.chunk(3, dim=-1) for of_one in of_all.chunk(len(self.blocks), dim=-1))
         return [(shift, 1 + scale, 1 + gate) for shift, scale, gate in of_blocks]
 
@@ -109,7 +109,7 @@ class TimeDenoiser(Denoiser):
         condition: Float[Tensor, "*#n V"],
         modulations: Modulations,
     ) -> Float[Tensor, "*n D"]:
-        h = self.embed(x) + condition  # [*n, V]
+        h = self.embed(x.to(self.embed.weight.dtype)) + condition  # [*n, V]
         for block, part in zip(self.blocks, modulations, strict=True):
             h = block(h, *part)
         return self.to_token(self.norm(h))
@@ -157,12 +157,12 @@ class TokenDenoiser(Denoiser):
     def forward(
         self, x: Float[Tensor, "*n D"], clock: Float[Tensor, "*#n"], states: Float[Tensor, "*#n W"]
     ) -> Float[Tensor, "*n D"]:
-        time = self.time(waves(clock, MAR_FREQUENCIES))
+        time = self.time(waves(clock, MAR_FREQUENCIES).to(self.embed.weight.dtype))
         return self._run(x, self._modulations(time, states))
 
     def schedule(self, clock: Float[Tensor, "S"]) -> Float[Tensor, "S 1 V"]:
         """The embedded timesteps."""
-        return self.time(waves(clock, MAR_FREQUENCIES))[:, None]
+        return self.time(waves(clock, MAR_FREQUENCIES).to(self.embed.weight.dtype))[:, None]
 
     def given(self, states: Float[Tensor, "R W"], schedule: Float[Tensor, "S 1 V"]) -> Step:
         steps = by_step(self._modulations(schedule, states))  # each layer one product for all
@@ -181,7 +181,7 @@ class TokenDenoiser(Denoiser):
         ]
 
     def _run(self, x: Float[Tensor, "*n D"], modulations: Modulations) -> Float[Tensor, "*n D"]:
-        h = self.embed(x)  # [*n, V]
+        h = self.embed(x.to(self.embed.weight.dtype))  # [*n, V]
         *of_blocks, (shift, factor) = modulations
         for block, part in zip(self.blocks, of_blocks, strict=True):
             h = block(h, *part)

@@ -17,7 +17,7 @@ from ..trunk import Condition, Trunk
 from .denoisers import TimeDenoiser, TokenDenoiser
 from .head import Draw, Seen, StateHead
 from .likelihood import ROWS, log_density
-from .paths import DiffusionPath, FlowPath, Path
+from .paths import DiffusionPath, FlowPath
 
 SOLVERS = {"euler": euler, "heun": heun, "multistep": multistep}
 
@@ -41,7 +41,7 @@ class DenoisingHead(StateHead):
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__(config)
-        self.path: Path = DiffusionPath(config) if config.head == "diffusion" else FlowPath(config)
+        self.path = DiffusionPath(config) if config.head == "diffusion" else FlowPath(config)
         make = {"time": TimeDenoiser, "token": TokenDenoiser}[config.modulation]
         self.net = make(config.token_dim, config.width, config.head_width, config.head_layers)
 
@@ -102,37 +102,56 @@ class DenoisingHead(StateHead):
                 output = step_given(scales[step] * x, step).float()
                 return self.path.to_data(output, x, at[step, None])
 
-            guess: Guess = plain
-            if seen.unguided is not None:
-                guess = guided(plain, guidance_scale, sampling.match_norm)
-            return follow(guess, noise, times, sampling)
+            return solve(plain, seen, noise, guidance_scale, times, sampling)
 
         return draw
 
     def log_prob(
-        self, tokens: Float[Tensor, "*n D"], states: Float[Tensor, "*n W"], floor: float
+        self,
+        tokens: Float[Tensor, "*n D"],
+        states: Float[Tensor, "*n W"],
+        floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
         """See `log_density`."""
         rows = zip(
             tokens.flatten(0, -2).split(ROWS), states.flatten(0, -2).split(ROWS), strict=True
         )
-        parts = [self._log_prob(each.float(), state, floor) for each, state in rows]
+        parts = [self._log_prob(each.float(), state, floor, generator) for each, state in rows]
         return torch.cat(parts).view(tokens.shape[:-1])
 
     def _log_prob(
-        self, tokens: Float[Tensor, "R D"], states: Float[Tensor, "R W"], floor: float
+        self,
+        tokens: Float[Tensor, "R D"],
+        states: Float[Tensor, "R W"],
+        floor: float,
+        generator: torch.Generator | None,
     ) -> Float[Tensor, "R"]:
         def guess(x: Tensor, t: float) -> Tensor:
             at = torch.tensor([t], device=x.device, dtype=torch.float32)
             output = self.net(self.path.scale(at) * x, self.path.clock(at), states)
             return self.path.to_data(output.float(), x, at)
 
-        return log_density(guess, tokens, floor)
+        return log_density(guess, tokens, floor, generator)
 
 
 def noises(sampling: Sampling) -> int:
     """How many noises a solver starts from and adds, for the token that has most steps."""
     return max(sampling.steps, sampling.last_steps or 1) if sampling.solver == "sde" else 1
+
+
+def solve(
+    guess: Guess,
+    seen: Seen,
+    noise: Float[Tensor, "R S D"],
+    guidance_scale: float,
+    times: list[float],
+    sampling: Sampling,
+) -> Float[Tensor, "R D"]:
+    """Follow guesses to a token; where there are unguided rows too, guesses of both."""
+    if seen.unguided is not None:
+        guess = guided(guess, guidance_scale, sampling.match_norm)
+    return follow(guess, noise, times, sampling)
 
 
 def guided(guess: Guess, guidance_scale: float, match_norm: bool) -> Guess:

@@ -42,7 +42,7 @@ class EnergyHead(StateHead):
         states: Float[Tensor, "*n W"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
-        """The energy score of two draws, per square root of the channels: about 1 at the start."""
+        """The energy score of two draws, per square root of the channels."""
         shape = (2, *tokens.shape[:-1], self.config.noise_channels)
         noise = torch.randn(shape, device=tokens.device, generator=generator)
         first, second = self.net(states, noise).float()

@@ -99,6 +99,7 @@ class Head(nn.Module, ABC):
         context: Float[Tensor, "B K D"],
         condition: Condition,
         floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B K"]:
         """The density of each token given those before it, in nats.
 
@@ -108,6 +109,7 @@ class Head(nn.Module, ABC):
             context: the same without it.
             condition: before all tokens.
             floor: of the noise, which the density is of too; 0 only where that is a closed form.
+            generator: where a density is estimated, on the tokens' device.
 
         Raises:
             ValueError: for a head that has no likelihood.
@@ -135,7 +137,11 @@ class StateHead(Head):
         """What training makes small, a number for each token."""
 
     def log_prob(
-        self, tokens: Float[Tensor, "*n D"], states: Float[Tensor, "*n W"], floor: float
+        self,
+        tokens: Float[Tensor, "*n D"],
+        states: Float[Tensor, "*n W"],
+        floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
         """The density of each token, in nats, see `log_prob_through`."""
         raise ValueError(f"the head {self.config.head!r} has no likelihood")
@@ -157,8 +163,9 @@ class StateHead(Head):
         context: Float[Tensor, "B K D"],
         condition: Condition,
         floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B K"]:
-        return self.log_prob(tokens, trunk(context[:, :-1], condition), floor)
+        return self.log_prob(tokens, trunk(context[:, :-1], condition), floor, generator)
 
 
 def uniform_of(normal: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from ..config import ARConfig
 from ..settings import Sampling
 from ..trunk import Condition, Trunk
 from .denoisers import FREQUENCIES, waves
-from .denoising import Guess, follow, guided, noises
+from .denoising import noises, solve
 from .head import Draw, Head, Seen
 from .likelihood import log_density
 from .paths import FlowPath
@@ -89,6 +89,7 @@ class InTrunkHead(Head):
         context: Float[Tensor, "B K D"],
         condition: Condition,
         floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B K"]:
         """See `log_density`."""
         batch = range(0, len(tokens), TOGETHER)
@@ -101,6 +102,7 @@ class InTrunkHead(Head):
                     context[part],
                     condition.rows(part),
                     floor,
+                    generator,
                 )
                 for part in parts
             ]
@@ -113,6 +115,7 @@ class InTrunkHead(Head):
         context: Float[Tensor, "B K D"],
         condition: Condition,
         floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B K"]:
         def guess(x: Tensor, t: float) -> Tensor:
             at = torch.full((1, len(tokens), 1), t, device=x.device)
@@ -121,7 +124,7 @@ class InTrunkHead(Head):
             return self.path.to_data(output.float(), noisy, at[..., None]).flatten(0, 2)
 
         # A token's noisy copy is seen by none of the others: the rows are apart.
-        return log_density(guess, tokens.flatten(0, 1), floor).view(tokens.shape[:2])
+        return log_density(guess, tokens.flatten(0, 1), floor, generator).view(tokens.shape[:2])
 
     def noise_shape(self, sampling: Sampling) -> tuple[int, int]:
         return noises(sampling), self.config.token_dim
@@ -130,23 +133,24 @@ class InTrunkHead(Head):
         """Prepare a solver; each of its steps is a pass of one place through the trunk."""
         times = self.path.times(sampling.steps)
         at = torch.tensor(times[:-1], device=self.positions.device)
-        clock = self.time(waves(self.path.clock(at), FREQUENCIES))  # [S, W]
+        clock = self._clocks(at)  # [S, W]
 
         def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
             assert seen.peek is not None
             peek, place = seen.peek, self.positions[seen.position]
 
             def plain(x: Tensor, step: int) -> Tensor:
-                row = self.embed(x) + clock[step] + place
+                row = self.embed(x.to(place.dtype)) + clock[step] + place
                 output = self.to_token(self.norm(peek(row[:, None])))
                 return self.path.to_data(output.float(), x, at[step, None])
 
-            guess: Guess = plain
-            if seen.unguided is not None:
-                guess = guided(plain, guidance_scale, sampling.match_norm)
-            return follow(guess, noise, times, sampling)
+            return solve(plain, seen, noise, guidance_scale, times, sampling)
 
         return draw
+
+    def _clocks(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n W"]:
+        """Embed timesteps."""
+        return self.time(waves(self.path.clock(t), FREQUENCIES).to(self.positions.dtype))
 
     def _predict(
         self,
@@ -157,8 +161,8 @@ class InTrunkHead(Head):
         condition: Condition,
     ) -> Float[Tensor, "T B K D"]:
         levels, _, count, _ = noisy.shape
-        clock = self.time(waves(self.path.clock(t), FREQUENCIES))  # [T, B, 1, W]
-        rows = self.embed(noisy) + clock + self.positions
+        clock = self._clocks(t)  # [T, B, 1, W]
+        rows = self.embed(noisy.to(self.positions.dtype)) + clock + self.positions
         rows = rows.transpose(0, 1).flatten(1, 2)  # [B, T K, W]
         clean = trunk.sequence(context[:, :-1])
         x = torch.cat([condition.states, clean, rows], dim=1)

@@ -45,7 +45,7 @@ class Mixture(NamedTuple):
 
 
 class MixtureHead(StateHead):
-    """Predicts shares, means and deviations, in fp32."""
+    """Predicts shares, means and deviations; what follows from them is computed in fp32."""
 
     has_likelihood = True
 
@@ -80,7 +80,11 @@ class MixtureHead(StateHead):
         return -self.log_prob(tokens, states, 0.0) / self.config.token_dim
 
     def log_prob(
-        self, tokens: Float[Tensor, "*n D"], states: Float[Tensor, "*n W"], floor: float
+        self,
+        tokens: Float[Tensor, "*n D"],
+        states: Float[Tensor, "*n W"],
+        floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
         return self.mixture(states).blurred(floor).log_prob(tokens.float())
 

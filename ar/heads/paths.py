@@ -12,7 +12,6 @@ https://arxiv.org/abs/2107.00630.
 """
 
 import math
-from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -29,39 +28,6 @@ OFFSET = 0.008
 NEAREST = 0.02
 """Least t that predicted noise is turned into data with: at t = 0 it says nothing of them."""
 
-Prediction = Literal["data", "velocity", "noise"]
-
-
-class Path(Protocol):
-    """What a denoising net reads, is told, and predicts."""
-
-    def draw(
-        self, number: int, device: torch.device, generator: torch.Generator | None
-    ) -> Float[Tensor, "{number}"]:
-        """Timesteps to train on."""
-
-    def times(self, steps: int) -> list[float]:
-        """Timesteps of a solver."""
-
-    def clock(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """What the net is told of the timestep, in 0..1000."""
-
-    def scale(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """Factor of the point that the net reads."""
-
-    def target(
-        self, data: Float[Tensor, "*B D"], noise: Float[Tensor, "*B D"], t: Float[Tensor, "*#B 1"]
-    ) -> Float[Tensor, "*B D"]:
-        """What the net should predict."""
-
-    def to_data(
-        self, output: Float[Tensor, "*B D"], x: Float[Tensor, "*B D"], t: Float[Tensor, "*#B 1"]
-    ) -> Float[Tensor, "*B D"]:
-        """What its output says of the data, at a point x of the straight path."""
-
-    def weight(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """Of the squared error of what it predicts."""
-
 
 class FlowPath:
     """The straight path, read as it is."""
@@ -72,6 +38,7 @@ class FlowPath:
     def draw(
         self, number: int, device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "{number}"]:
+        """Timesteps to train on."""
         config = self.config
         return draw_timesteps(
             config.timesteps,
@@ -83,17 +50,21 @@ class FlowPath:
         )
 
     def times(self, steps: int) -> list[float]:
+        """Timesteps of a solver."""
         return uniform_times(steps)
 
     def clock(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """What the net is told of the timestep, in 0..1000."""
         return 1_000 * t
 
     def scale(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Factor of the point that the net reads."""
         return torch.ones_like(t)
 
     def target(
         self, data: Float[Tensor, "*B D"], noise: Float[Tensor, "*B D"], t: Float[Tensor, "*#B 1"]
     ) -> Float[Tensor, "*B D"]:
+        """What the net should predict."""
         match self.config.prediction:
             case "data":
                 return data
@@ -105,6 +76,7 @@ class FlowPath:
     def to_data(
         self, output: Float[Tensor, "*B D"], x: Float[Tensor, "*B D"], t: Float[Tensor, "*#B 1"]
     ) -> Float[Tensor, "*B D"]:
+        """What its output says of the data, at a point x of the straight path."""
         match self.config.prediction:
             case "data":
                 return output
@@ -114,6 +86,7 @@ class FlowPath:
                 return (x - (1 - t) * output) / t.clamp(min=NEAREST)
 
     def weight(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """Of the squared error of what the net predicts."""
         if self.config.weighting == "none":
             return torch.ones_like(t)
         match self.config.prediction:

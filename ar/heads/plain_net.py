@@ -31,7 +31,7 @@ class PlainNet(nn.Module):
     ) -> Float[Tensor, "*m O"]:
         h = self.condition(states)  # [*n, V]
         if self.embed is not None and noise is not None:
-            h = h + self.embed(noise)
+            h = h + self.embed(noise.to(self.embed.weight.dtype))
         for norm, block in zip(self.norms, self.blocks, strict=True):
             h = h + block(norm(h))
         return self.out(self.norm(h))

@@ -39,13 +39,17 @@ class RegressionHead(StateHead):
         states: Float[Tensor, "*n W"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
-        """Squared error, the mean over channels; the deviation learns beside it, at no cost."""
+        """Squared error, the mean over channels; the deviation learns beside it, and adds 0."""
         mean = self.net(states).float()
         beside = -_gaussian(tokens.float(), mean.detach(), self.log_deviation)
         return (tokens.float() - mean).square().mean(dim=-1) + beside - beside.detach()
 
     def log_prob(
-        self, tokens: Float[Tensor, "*n D"], states: Float[Tensor, "*n W"], floor: float
+        self,
+        tokens: Float[Tensor, "*n D"],
+        states: Float[Tensor, "*n W"],
+        floor: float,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
         variance = (2 * self.log_deviation).exp() + floor**2
         return _gaussian(tokens.float(), self.net(states).float(), variance.log() / 2)

@@ -10,8 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """Average a model's weights: `update_parameters(model)` after each of its updates.
 
-    The decay of update n is min(decay, (1 + n) / (10 + n)): the random weights at the start are
-    forgotten within some tens of updates, whatever the decay.
+    The first update takes the weights as they are. The decay of update n after it is min(decay,
+    (1 + n) / (10 + n)): the start is forgotten within some tens of updates, whatever the decay.
 
     Args:
         model: stays as it is; `.module` of what is returned has the averaged weights.

@@ -99,13 +99,17 @@ def test_the_loss_of_a_constant_is_the_variance_of_the_data() -> None:
     assert loss.item() == pytest.approx(1, abs=0.05)
 
 
-def test_each_row_has_the_loss_it_has_alone() -> None:
-    # Every row the same: then its loss differs by its noise alone, and the mean by little.
-    head, tokens, states = make(), torch.randn(1, 6), torch.randn(1, 16)
-    losses = head.loss(tokens.expand(4_000, -1), states.expand(4_000, -1))
-    assert losses.shape == (4_000,)
-    again = head.loss(tokens.expand(4_000, -1), states.expand(4_000, -1))
-    assert losses.mean().item() == pytest.approx(again.mean().item(), rel=0.05)
+def test_errors_at_a_timestep_are_those_of_each_row_alone() -> None:
+    head, tokens, states = make(), torch.randn(3, 6), torch.randn(3, 16)
+    t = torch.tensor([[0.2], [0.7]]).expand(2, 3)
+    noise = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    together = head.errors(tokens, states, t, torch.Generator().manual_seed(0))
+    for level in range(2):
+        for row in range(3):
+            x = torch.lerp(noise[level, row], tokens[row], t[level, row])[None]
+            found = head.net(x, 1_000 * t[level, row, None], states[row, None])[0]
+            expected = (found - tokens[row]).square().mean()
+            torch.testing.assert_close(together[level, row], expected, atol=1e-5, rtol=1e-5)
 
 
 @KINDS

@@ -1,5 +1,6 @@
 """Sampling: every image is a function of its seed and condition, however it is drawn."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,15 +94,20 @@ def test_deviations_of_generated_tokens_are_those_over_the_data_s(tiny_ar: ARMod
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"last_steps": 0}, "last_steps must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be at least 1, a whole number, got 0"),
+        ({"steps": 2.5}, r"steps must be at least 1, a whole number, got 2\.5"),
+        ({"solver": "heum"}, "solver must be one of euler, heun, multistep, sde, got 'heum'"),
+        ({"guidance": "ramped"}, "guidance must be one of constant, ramp, got 'ramped'"),
+        ({"cache": "statik"}, "cache must be one of dynamic, static, got 'statik'"),
+        ({"last_steps": 0}, "last_steps must be at least 1, a whole number, got 0"),
         ({"guidance_scale": -0.5}, "guidance_scale must be at least 0, got -0.5"),
         ({"temperature": float("nan")}, "temperature must be at least 0, got nan"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    unchecked: Any = SimpleNamespace(**{**vars(Sampling()), **settings})  # of types, in tests
     with pytest.raises(ValueError, match=sentence):
-        Sampling(**settings)
+        Sampling.__post_init__(unchecked)
 
 
 def test_calls_that_make_no_sense_are_refused(tiny_ar: ARModel, condition: Condition) -> None:
