@@ -93,6 +93,11 @@ class Comparison(Experiment):
                 "guidance_scales must hold 1.0, which is unguided, got "
                 f"{', '.join(map(str, self.guidance_scales))}"
             )
+        if self.train_ar.caption_weight:
+            raise ValueError(
+                "arms are compared at equal cost, and that of writing captions is not counted: "
+                f"train_ar.caption_weight must be 0, got {self.train_ar.caption_weight}"
+            )
         for name in ("head", "prediction", "modulation", "timesteps"):
             if name in self.ar:
                 raise ValueError(f"ar.{name} is what the arms differ in, got {self.ar[name]!r}")
