@@ -12,7 +12,7 @@ import pytest
 from recipes import compare_heads, evaluate, train_ar
 from recipes.compare_heads import ARMS, Comparison, count, link_shared, of_arm
 from recipes.engine.cli import run as start
-from recipes.experiment import Experiment
+from recipes.experiment import ARTraining, Experiment
 from recipes.heads_report import gather, heads, tables, verdict, write_heads_page
 from recipes.variants import variant
 
@@ -132,6 +132,7 @@ def test_arms_differ_in_their_heads_and_steps_alone(tmp_path: Path) -> None:
         ({"arms": ()}, "at least one arm and one seed"),
         ({"guidance_scales": (1.5, 2.0)}, "must hold 1.0, which is unguided, got 1.5, 2.0"),
         ({"ar": {"head": "flow"}}, "ar.head is what the arms differ in, got 'flow'"),
+        ({"train_ar": ARTraining(caption_weight=0.1)}, "caption_weight must be 0, got 0.1"),
     ],
 )
 def test_a_comparison_of_nothing_is_refused(settings: Any, sentence: str) -> None:
