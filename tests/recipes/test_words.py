@@ -23,7 +23,7 @@ CAPTIONS = [["a red ring", "a small red ring"], ["a moon"]]
 @pytest.fixture
 def copied(trained: Experiment, tmp_path: Path) -> Experiment:
     """What stage 1 has left of the tiny experiment."""
-    for part in ("orderer", "tokens"):
+    for part in ("orderer", "tokens", "held"):
         shutil.copytree(trained.out / part, tmp_path / "run" / part)
     return replace(trained, out=tmp_path / "run")
 
@@ -38,7 +38,9 @@ def writing(experiment: Experiment, **settings: Any) -> Experiment:
 
 
 def logged(out: Path, name: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / f"logs/{name}.jsonl").read_text().splitlines()]
+    """The lines of a training's steps, without those of validations."""
+    lines = map(json.loads, (out / f"logs/{name}.jsonl").read_text().splitlines())
+    return [line for line in lines if "validation" not in line]
 
 
 def test_a_model_that_writes_is_trained_tuned_and_measured(copied: Experiment) -> None:
