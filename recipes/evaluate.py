@@ -24,9 +24,8 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
-from ar.model import NOISE_FLOOR
 from data import Pairs, is_drawn
-from orderer import Orderer, OrdererConfig, OrdererProcessor, prefix_lengths
+from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
 from recipes.checking import check_fusion
@@ -45,8 +44,9 @@ from recipes.generation import Drawer, generation, said
 from recipes.judging import Judge, make_judge
 from recipes.likelihood import likelihood
 from recipes.probing import factors_read, fresh_reader, tokens_of
+from recipes.protocol import protocol
 from recipes.reranking import rerank_at_prefixes
-from recipes.searching import about_searches, quality_by_budget
+from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
 
 BATCH = 250
@@ -111,14 +111,7 @@ def main(experiment: Experiment) -> None:
             drawer = Drawer(
                 experiment=experiment, orderer=orderer, processor=processor, model=model
             )
-            if "likelihood" in tasks:
-                scored = said(experiment, pairs, experiment.evaluation.scored)
-                tokens = tokens_of(orderer, pairs)
-                found["likelihood"] = likelihood(tokens, scored, model, orderer, processor)
-            if judge is not None and "generation" in tasks:
-                found["generation"] = generation(drawer, unseen, judge, shown)
-            if judge is not None and "search" in tasks:
-                found["search"] = quality_by_budget(drawer, said(experiment, unseen), judge, shown)
+            found |= generating(drawer, pairs, unseen, judge, shown)
         results[name] = found
     write_json(
         experiment.out / "evaluation.json",
@@ -130,6 +123,25 @@ def main(experiment: Experiment) -> None:
             **provenance(),
         },
     )
+
+
+def generating(
+    drawer: Drawer, pairs: Pairs, unseen: Pairs, judge: Judge | None, folder: Path
+) -> dict[str, Any]:
+    """What the AR model knows of real tokens, and draws from captions, as far as it is asked."""
+    experiment, tasks = drawer.experiment, drawer.experiment.evaluation.tasks
+    found: dict[str, Any] = {}
+    if "likelihood" in tasks:
+        captions = said(experiment, pairs, experiment.evaluation.scored)
+        tokens = tokens_of(drawer.orderer, pairs)
+        found["likelihood"] = likelihood(
+            tokens, captions, drawer.model, drawer.orderer, drawer.processor
+        )
+    if judge is not None and "generation" in tasks:
+        found["generation"] = generation(drawer, unseen, judge, folder)
+    if judge is not None and "search" in tasks:
+        found["search"] = quality_by_budget(drawer, said(experiment, unseen), judge, folder)
+    return found
 
 
 def understanding(
@@ -209,92 +221,6 @@ def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path)
     return {
         "reconstruction": {"psnr": {str(k): mean_psnr(pairs.images, rebuilt[k]) for k in lengths}},
         "order": {"raster_leak": leak.pop("largest"), "by_order": leak, "images": len(pairs)},
-    }
-
-
-def protocol(
-    experiment: Experiment,
-    pairs: Pairs,
-    unseen: Pairs,
-    judge: Judge | None,
-    config: OrdererConfig,
-) -> dict[str, Any]:
-    """How the figures were taken; null where a task that was not asked would have its own."""
-    evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
-    generated = min(evaluation.generated, len(unseen)) if judge else None
-    return {
-        "tasks": list(tasks),
-        "split": experiment.data.test,
-        **_counts(pairs),
-        "unseen": {"split": experiment.data.unseen or experiment.data.test, **_counts(unseen)},
-        "queries": experiment.evaluation.captions,
-        "templates": list(experiment.data.templates),
-        "tuning_count": experiment.data.tuning_count,
-        "generated": generated,
-        "decoder": _decoding(config),
-        "probe": _probing(experiment) if "probe" in tasks else None,
-        "factors": _reading(experiment) if "factors" in tasks else None,
-        "dtype": "models in float32, scores in float64, images in uint8",
-        "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
-        "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
-        "sampling": plain_settings(experiment.sampling),
-        "search": about_searches() if "search" in tasks else None,
-        "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
-        "judge": judge.about if judge else None,
-        "seeds": [experiment.seed],
-    }
-
-
-def _decoding(config: OrdererConfig) -> dict[str, Any]:
-    """How tokens become images."""
-    if config.decoder != "flow":
-        return {"kind": config.decoder}
-    return {
-        "kind": config.decoder,
-        "solver": config.decoder_solver,
-        "steps": config.decoder_steps,
-        "guidance_scale": config.decoder_guidance,
-    }
-
-
-def _scoring(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
-    """How the likelihood was taken."""
-    return {
-        "images": min(experiment.evaluation.scored, len(pairs)),
-        "noise_floor": NOISE_FLOOR,
-        "unit": "nats for each dimension of the orderer's tokens with that noise, in deviations of "
-        "each channel, on them",
-    }
-
-
-def _probing(experiment: Experiment) -> dict[str, Any]:
-    """How the fresh readers were trained."""
-    training = experiment.train_orderer
-    return {
-        "steps": experiment.evaluation.probe_steps,
-        "batch_size": training.batch_size,
-        "optim": plain_settings(training.optim),
-        "split": experiment.data.train,
-        "train_count": experiment.data.train_count,
-        "seed": experiment.seed,
-    }
-
-
-def _reading(experiment: Experiment) -> dict[str, Any]:
-    """Which scenes the linear maps were fitted on, and which tested them; see `factors_read`."""
-    number = experiment.evaluation.probe_scenes
-    return {
-        "fit": {"split": "judge", "scenes": number},
-        "test": {"split": "val", "scenes": max(1, number // 3)},
-    }
-
-
-def _counts(pairs: Pairs) -> dict[str, Any]:
-    return {
-        "images": len(pairs),
-        "captions": sum(map(len, pairs.captions)),
-        "skipped": pairs.skipped,
-        "dataset": pairs.fingerprint,
     }
 
 

@@ -19,6 +19,7 @@ from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Evaluation, Experiment
 from recipes.judging import check_judge, make_judge
+from recipes.protocol import decoding
 from recipes.training_record import digest_of_record, read_record
 
 
@@ -230,7 +231,7 @@ def test_the_protocol_says_how_each_task_was_done_and_nothing_of_others(
 
 def test_a_flow_decoder_says_how_it_was_solved() -> None:
     flow = OrdererConfig(decoder="flow", decoder_steps=3, decoder_solver="euler")
-    assert evaluate._decoding(flow) == {
+    assert decoding(flow) == {
         "kind": "flow",
         "solver": "euler",
         "steps": 3,

@@ -1,0 +1,97 @@
+"""How the figures of an evaluation were taken, to stand beside them."""
+
+from typing import Any
+
+from ar.model import NOISE_FLOOR
+from data import Pairs
+from orderer import OrdererConfig
+from recipes.engine.settings import plain_settings
+from recipes.experiment import Experiment
+from recipes.judging import Judge
+from recipes.searching import about_searches
+
+
+def protocol(
+    experiment: Experiment,
+    pairs: Pairs,
+    unseen: Pairs,
+    judge: Judge | None,
+    config: OrdererConfig,
+) -> dict[str, Any]:
+    """How the figures were taken; null where a task that was not asked would have its own."""
+    evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
+    generated = min(evaluation.generated, len(unseen)) if judge else None
+    return {
+        "tasks": list(tasks),
+        "split": experiment.data.test,
+        **_counts(pairs),
+        "unseen": {"split": experiment.data.unseen or experiment.data.test, **_counts(unseen)},
+        "queries": experiment.evaluation.captions,
+        "templates": list(experiment.data.templates),
+        "tuning_count": experiment.data.tuning_count,
+        "generated": generated,
+        "decoder": decoding(config),
+        "probe": _probing(experiment) if "probe" in tasks else None,
+        "factors": _reading(experiment) if "factors" in tasks else None,
+        "dtype": "models in float32, scores in float64, images in uint8",
+        "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
+        "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
+        "sampling": plain_settings(experiment.sampling),
+        "search": about_searches() if "search" in tasks else None,
+        "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
+        "judge": judge.about if judge else None,
+        "seeds": [experiment.seed],
+    }
+
+
+def decoding(config: OrdererConfig) -> dict[str, Any]:
+    """How tokens become images."""
+    if config.decoder != "flow":
+        return {"kind": config.decoder}
+    return {
+        "kind": config.decoder,
+        "solver": config.decoder_solver,
+        "steps": config.decoder_steps,
+        "guidance_scale": config.decoder_guidance,
+    }
+
+
+def _scoring(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
+    """How the likelihood was taken."""
+    return {
+        "images": min(experiment.evaluation.scored, len(pairs)),
+        "noise_floor": NOISE_FLOOR,
+        "unit": "nats for each dimension of the orderer's tokens with that noise, in deviations of "
+        "each channel, on them",
+    }
+
+
+def _probing(experiment: Experiment) -> dict[str, Any]:
+    """How the fresh readers were trained."""
+    training = experiment.train_orderer
+    return {
+        "steps": experiment.evaluation.probe_steps,
+        "batch_size": training.batch_size,
+        "optim": plain_settings(training.optim),
+        "split": experiment.data.train,
+        "train_count": experiment.data.train_count,
+        "seed": experiment.seed,
+    }
+
+
+def _reading(experiment: Experiment) -> dict[str, Any]:
+    """Which scenes the linear maps were fitted on, and which tested them; see `factors_read`."""
+    number = experiment.evaluation.probe_scenes
+    return {
+        "fit": {"split": "judge", "scenes": number},
+        "test": {"split": "val", "scenes": max(1, number // 3)},
+    }
+
+
+def _counts(pairs: Pairs) -> dict[str, Any]:
+    return {
+        "images": len(pairs),
+        "captions": sum(map(len, pairs.captions)),
+        "skipped": pairs.skipped,
+        "dataset": pairs.fingerprint,
+    }
