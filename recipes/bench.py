@@ -23,7 +23,7 @@ GPU instead what share of its rate of matrix products a training step reaches. T
 `ar`: an AR model of 64 tokens with a trunk of 512 x 8 and a head of 1024 x 6, random weights, on
 one core: sampling, packed, against the plain loop of MAR and its like, in seconds of CPU time; a
 training step; what it costs to have more tokens, steps or images; the rate of the linear layers.
-Takes six minutes with three runs.
+Takes ten minutes with three runs.
 """
 
 import sys
