@@ -3,7 +3,6 @@
 import orderer  # noqa: F401  (declares torchvision's operators before transformers needs them)
 
 from .config import ARConfig
-from .joint import Alignment
 from .model import ARModel
 from .search import Found, Score, Search, search_tokens
 from .settings import Sampling
@@ -13,7 +12,6 @@ from .trunk import Condition
 __all__ = [
     "ARConfig",
     "ARModel",
-    "Alignment",
     "Condition",
     "Found",
     "Sampling",

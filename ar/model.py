@@ -27,6 +27,8 @@ from .words import Words
 
 NOISE_FLOOR = 0.1
 """Deviation of the noise that a likelihood is taken with, in deviations of each channel."""
+LEAST_DEVIATION = 1e-6
+"""Of a channel that can be standardised."""
 FAR = 0.2
 """Most that the deviation of standardised tokens may be away from 1, their mean from 0."""
 
@@ -65,10 +67,22 @@ class ARModel(CheckedModel):
         Raises:
             ValueError: if a channel never varies, since it cannot be standardised.
         """
-        if not bool((std > 1e-6).all()):
+        if not bool((std > LEAST_DEVIATION).all()):
             raise ValueError(f"a token channel has a deviation of {std.min().item():g}")
         self.mean.copy_(mean)
         self.std.copy_(std)
+
+    @torch.no_grad()
+    def follow_statistics(self, tokens: Float[Tensor, "N K D"], share: float) -> None:
+        """Move the stored mean and deviation towards those of tokens that are still changing.
+
+        Args:
+            tokens: of many images.
+            share: of the way, in 0..1.
+        """
+        self.mean.lerp_(tokens.mean(dim=0).to(self.mean), share)
+        std = tokens.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
+        self.std.lerp_(std.to(self.std), share)
 
     def check_statistics(self, tokens: Float[Tensor, "N K D"]) -> None:
         """Refuse tokens that the stored statistics do not standardise: of another orderer, say.
@@ -177,14 +191,22 @@ class ARModel(CheckedModel):
         tokens: Float[Tensor, "B K D"],
         condition: Condition,
         generator: torch.Generator | None = None,
+        *,
+        context: Float[Tensor, "B K D"] | None = None,
     ) -> Float[Tensor, "K"]:
         """The head's loss at each position, the mean over images; see `Head.loss_through`.
 
-        In train mode the tokens that are looked back at carry `config.context_noise`.
+        Args:
+            tokens: to predict.
+            condition: before them.
+            generator: of noise and timesteps, on the model's device.
+            context: the tokens that are looked back at; the same by default. In train mode they
+                carry `config.context_noise`.
         """
         self._check_tokens(tokens, condition)
         target = self.standardise(tokens)
-        context = self._noisy(target, generator) if self.training else target
+        context = target if context is None else self.standardise(context)
+        context = self._noisy(context, generator) if self.training else context
         return self.head.loss_through(self.trunk, target, context, condition, generator).mean(dim=0)
 
     @torch.no_grad()

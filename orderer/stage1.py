@@ -90,6 +90,8 @@ class Stage1(nn.Module):
         said: Said | None,
         wanted: Collection[str],
         generator: torch.Generator | None = None,
+        *,
+        noise: Float[Tensor, "K D"] | None = None,
     ) -> Terms:
         """Take some terms of a batch of pairs.
 
@@ -98,9 +100,11 @@ class Stage1(nn.Module):
             said: what is said of them; None will do where no term of text is wanted.
             wanted: the names of the terms, as `Objectives.weights` gives them.
             generator: source of the prefix lengths and all noise, on the model's device.
+            noise: deviations of noise that all terms see the tokens through; none by default.
         """
         orderer, config = self.orderer, self.orderer.config
-        tokens, kl, given = orderer.sample_tokens(images, generator)
+        clean, kl, given = orderer.sample_tokens(images, generator)
+        tokens = clean if noise is None else _blurred(clean, noise, generator)
         values: dict[str, Tensor] = {}
         apart: dict[str, Tensor] = {}
         if OF_REBUILT & set(wanted):
@@ -115,7 +119,7 @@ class Stage1(nn.Module):
             values |= text_terms(
                 orderer, self.objectives, self.score_bias, tokens, _given(said), wanted, generator
             )
-        return Terms(values=values, tokens=tokens, given=given, apart=apart)
+        return Terms(values=values, tokens=clean, given=given, apart=apart)
 
     def _rebuild(
         self,
@@ -151,6 +155,15 @@ class Stage1(nn.Module):
         if "alignment" in wanted:
             values["alignment"] = self.alignment(rebuilt.states, real, grid)
         return values, apart
+
+
+def _blurred(
+    tokens: Float[Tensor, "B K D"],
+    deviation: Float[Tensor, "K D"],
+    generator: torch.Generator | None,
+) -> Float[Tensor, "B K D"]:
+    noise = torch.randn(tokens.shape, device=tokens.device, generator=generator)
+    return tokens + (deviation * noise).to(tokens.dtype)
 
 
 def _teacher(weight: float, folder: Path | None) -> Teacher | None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ar import ARConfig, ARModel, Sampling
 from ar import complete_settings as complete_ar_settings
+from ar.joint import Limits, Route
 from orderer import Borrowed, Objectives, OrdererConfig, OrdererProcessor, complete_settings
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
@@ -141,18 +142,42 @@ class ARTraining:
 class JointTraining:
     """Stage 3."""
 
-    route: Literal["frozen", "align"] = "align"
-    """How stage 2 reaches the orderer: not at all, or through an alignment loss."""
+    route: Route = "align"
+    """How stage 2 reaches the orderer: `frozen` not at all; `align` by an alignment of the trunk's
+    states with captions; `context` by the AR loss, through the tokens looked back at only; `decode`
+    by the error of images decoded from the head's guesses; `rate` by the nats of tokens in fixed
+    noise; `full` by the AR loss everywhere, which collapses: a control."""
     steps: int = 50
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 64
     """Pairs in one step, over all processes."""
-    align: float = 0.5
-    """Weight of the alignment loss, beside the AR model's own and stage 1's."""
-    align_from: int = 20
-    """Step from which the alignment loss reaches the orderer; its projector learns before."""
+    weight: float = 0.5
+    """Of what stage 2 asks of the tokens, beside stage 1 at full weight."""
+    cap: float = 0.2
+    """Most that its gradient at the tokens may be, as a share of stage 1's; `full` has no cap."""
+    rewarm: int = 20
+    """Steps before the orderer learns, in which the AR model finds its feet on the old tokens."""
+    orderer_every: int = 1
+    """Steps to one in which the orderer learns."""
+    trust: float = 0.001
+    """Share of the way back to its start that the orderer is drawn after each of its steps."""
+    noise: float = 0.1
+    """Of the route `rate`: deviation, in those of each channel before stage 3."""
+    follow: float = 0.01
+    """Share by which the AR model's statistics of tokens follow those of a batch; not with `rate`,
+    whose noise must not shrink with the tokens."""
+    ema_decay: float = 0.98
+    """Of the moving averages of both models, which are what is saved; 0 saves the models."""
+    watched: int = 128
+    """Pairs of the training split that are set apart, to watch the orderer on."""
+    watch_every: int = 25
+    """Steps between two looks at them."""
+    limits: Limits = field(default_factory=Limits)
+    """What ends the training, at the last state that kept them."""
     orderer_optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(muon_lr=1e-4, adamw_lr=1e-4, warmup_steps=20)
+        default_factory=lambda: OptimSettings(
+            muon_lr=1e-4, adamw_lr=1e-4, weight_decay=0.0, warmup_steps=20
+        )
     )
     ar_optim: OptimSettings = field(
         default_factory=lambda: OptimSettings(muon_lr=1e-3, adamw_lr=5e-4, warmup_steps=10)
@@ -160,7 +185,22 @@ class JointTraining:
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, batch_size=self.batch_size)
-        at_least(0, align=self.align, align_from=self.align_from)
+        at_least(1, orderer_every=self.orderer_every, watch_every=self.watch_every)
+        at_least(4, watched=self.watched)
+        at_least(0, weight=self.weight, cap=self.cap, rewarm=self.rewarm)
+        share(trust=self.trust, follow=self.follow)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+        if self.route != "frozen" and not self.weight * self.cap:
+            raise ValueError(
+                f"the route {self.route} does not reach the orderer with weight {self.weight} and "
+                f"cap {self.cap}: route must be frozen"
+            )
+
+    def reaches(self, step: int) -> bool:
+        """Whether the orderer learns at a step (from 0)."""
+        since = step - self.rewarm
+        return self.route != "frozen" and since >= 0 and since % self.orderer_every == 0
 
 
 Task = Literal[

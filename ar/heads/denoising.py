@@ -69,11 +69,35 @@ class DenoisingHead(StateHead):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "T B *K"]:
         """Squared error of what the net predicts at each of T timesteps, unweighted."""
-        data = tokens.float().expand(len(t), *tokens.shape)
-        noise = torch.randn(data.shape, device=data.device, generator=generator)
-        x = on_path(data, noise, t)
-        output = self.net(self.path.scale(t)[..., None] * x, self.path.clock(t), states).float()
-        return (output - self.path.target(data, noise, t[..., None])).square().mean(dim=-1)
+        data, noise, x = noisy_copies(tokens, t, generator)
+        target = self.path.target(data, noise, t[..., None])
+        return (self._output(x, states, t) - target).square().mean(dim=-1)
+
+    def guess_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        t: Float[Tensor, "T #B 1"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T B K D"]:
+        _, _, x = noisy_copies(tokens, t, generator)
+        output = self._output(x, trunk(context[:, :-1], condition), t)
+        return self.path.to_data(output, x, t[..., None])
+
+    def draw_levels(
+        self, number: int, device: torch.device, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "{number}"]:
+        return self.path.draw(number, device, generator)
+
+    def _output(
+        self,
+        x: Float[Tensor, "T B *K D"],
+        states: Float[Tensor, "B *K W"],
+        t: Float[Tensor, "T #B *#K"],
+    ) -> Float[Tensor, "T B *K D"]:
+        return self.net(self.path.scale(t)[..., None] * x, self.path.clock(t), states).float()
 
     def errors_through(
         self,
@@ -133,6 +157,17 @@ class DenoisingHead(StateHead):
             return self.path.to_data(output.float(), x, at)
 
         return log_density(guess, tokens, floor, generator)
+
+
+def noisy_copies(
+    tokens: Float[Tensor, "B *K D"],
+    t: Float[Tensor, "T #B *#K"],
+    generator: torch.Generator | None = None,
+) -> tuple[Float[Tensor, "T B *K D"], Float[Tensor, "T B *K D"], Float[Tensor, "T B *K D"]]:
+    """The tokens at each of T timesteps, noise of their own, and the points of the path."""
+    data = tokens.float().expand(len(t), *tokens.shape)
+    noise = torch.randn(data.shape, device=data.device, generator=generator)
+    return data, noise, on_path(data, noise, t)
 
 
 def noises(sampling: Sampling) -> int:

@@ -89,7 +89,36 @@ class Head(nn.Module, ABC):
         Raises:
             ValueError: for a head that knows no timesteps.
         """
-        raise ValueError(f"the head {self.config.head!r} knows no timesteps")
+        raise self._has_no_levels()
+
+    def guess_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        t: Float[Tensor, "T #B 1"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T B K D"]:
+        """What the head takes noisy tokens for at each of T timesteps; see `loss_through`.
+
+        Raises:
+            ValueError: for a head that knows no timesteps.
+        """
+        raise self._has_no_levels()
+
+    def draw_levels(
+        self, number: int, device: torch.device, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "{number}"]:
+        """Timesteps as training draws them.
+
+        Raises:
+            ValueError: for a head that knows no timesteps.
+        """
+        raise self._has_no_levels()
+
+    def _has_no_levels(self) -> ValueError:
+        return ValueError(f"the head {self.config.head!r} knows no timesteps")
 
     @abstractmethod
     def log_prob_through(

@@ -18,13 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orderer.flow import on_path
-
 from ..config import ARConfig
 from ..settings import Sampling
 from ..trunk import Condition, Trunk
 from .denoisers import FREQUENCIES, waves
-from .denoising import noises, solve
+from .denoising import noises, noisy_copies, solve
 from .head import Draw, Head, Seen
 from .likelihood import log_density
 from .paths import FlowPath
@@ -77,10 +75,27 @@ class InTrunkHead(Head):
         t: Float[Tensor, "T #B 1"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "T B K"]:
-        data = tokens.float().expand(len(t), *tokens.shape)
-        noise = torch.randn(data.shape, device=data.device, generator=generator)
-        output = self._predict(trunk, on_path(data, noise, t), t, context, condition)
+        data, noise, x = noisy_copies(tokens, t, generator)
+        output = self._predict(trunk, x, t, context, condition)
         return (output.float() - self.path.target(data, noise, t[..., None])).square().mean(dim=-1)
+
+    def guess_through(
+        self,
+        trunk: Trunk,
+        tokens: Float[Tensor, "B K D"],
+        context: Float[Tensor, "B K D"],
+        condition: Condition,
+        t: Float[Tensor, "T #B 1"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T B K D"]:
+        _, _, x = noisy_copies(tokens, t, generator)
+        output = self._predict(trunk, x, t, context, condition)
+        return self.path.to_data(output.float(), x, t[..., None])
+
+    def draw_levels(
+        self, number: int, device: torch.device, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "{number}"]:
+        return self.path.draw(number, device, generator)
 
     def log_prob_through(
         self,

@@ -5,6 +5,7 @@ from .classification import class_accuracy, class_embeddings, classification_met
 from .linear_probe import readable, readable_from
 from .order import gain_maps, rank_correlation, raster_leak
 from .probe import FreshReader
+from .rank import entropy_rank, participation_rank
 from .reconstruction import mean_psnr, psnr
 from .redundancy import explained_by_before, explained_by_each
 from .rerank import reranked_metrics
@@ -16,10 +17,12 @@ __all__ = [
     "class_accuracy",
     "class_embeddings",
     "classification_metrics",
+    "entropy_rank",
     "explained_by_before",
     "explained_by_each",
     "gain_maps",
     "mean_psnr",
+    "participation_rank",
     "psnr",
     "rank_correlation",
     "raster_leak",

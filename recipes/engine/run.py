@@ -13,7 +13,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -44,6 +44,7 @@ class Run(AbstractContextManager["Run"]):
         first_step: the first step to do; above 0 when resumed.
         samples_per_step: of all processes together, for the speed.
         earlier_seconds: what the parts before a resume took.
+        shown: names of the values in the progress line.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Run(AbstractContextManager["Run"]):
         *,
         samples_per_step: int = 1,
         earlier_seconds: float = 0.0,
+        shown: Sequence[str] = ("loss",),
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
@@ -63,7 +65,8 @@ class Run(AbstractContextManager["Run"]):
             raise ValueError(f"log_every must be at least 1, got {log_every}")
         self.logs, self.name = out / "logs", name
         self.steps, self.log_every, self.first_step = steps, log_every, first_step
-        self.samples_per_step = samples_per_step
+        self.samples_per_step, self.shown = samples_per_step, shown
+        self._line: dict[str, str] = {}
         # Not told of a CPU, accelerate takes each process of torchrun for the only one.
         cpu = not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=cpu, log_with="tensorboard", project_dir=self.logs)
@@ -158,6 +161,7 @@ class Run(AbstractContextManager["Run"]):
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Write values of a step (from 0) that all processes agree on, whenever they come."""
         if self.is_main:
+            self._show(values)
             self.accelerator.log(dict(values), step=step)
             finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
             print(json.dumps({"step": step, **finite}), file=self._file, flush=True)
@@ -183,8 +187,13 @@ class Run(AbstractContextManager["Run"]):
         finite = {name: x if math.isfinite(x) else None for name, x in means.items()}
         times = {"seconds": round(self.seconds, 3), "samples_per_second": round(speed, 3)}
         print(json.dumps({"step": step, **finite, **times}), file=self._file, flush=True)
-        shown = {"loss": f"{means['loss']:.4f}"} if "loss" in means else {}
-        self.bar.set_postfix({**shown, "samples/s": f"{speed:.1f}"}, refresh=False)
+        self._line["samples/s"] = f"{speed:.1f}"
+        self._show(means)
+
+    def _show(self, values: Mapping[str, float]) -> None:
+        """Have the progress line show some values until others of their name come."""
+        self._line |= {name: f"{values[name]:.4g}" for name in self.shown if name in values}
+        self.bar.set_postfix(self._line, refresh=False)
 
     def _open_log(self) -> None:
         """Open the log for appending, without the lines of steps that will be done again."""

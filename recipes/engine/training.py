@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from transformers.utils.logging import disable_progress_bar
 
-from .checkpoint import find_start, save_checkpoint
+from .checkpoint import Checkpoint, find_start, load_latest, save_checkpoint
 from .fast_matmul import use_fast_matmul
 from .files import JSON
 from .optim import (
@@ -128,6 +128,17 @@ class Progress:
         if found is None:
             return 0, 0.0
         check_same_settings(found.state["settings"], self.settings)
+        self._take(found)
+        return found.step, found.state["seconds"]
+
+    def return_to_newest(self) -> int:
+        """Give up what was learned since the newest checkpoint; its step is returned."""
+        found = load_latest(self.folder)
+        assert found is not None
+        self._take(found)
+        return found.step
+
+    def _take(self, found: Checkpoint) -> None:
         for name, learner in self.learners.items():
             now = learner.model.state_dict()
             saved = found.tensors[name].items()
@@ -139,7 +150,6 @@ class Progress:
                 restore_optimizer(optimizer, found.tensors[part], found.state["groups"][part])
         for name, average in self.averages.items():
             average.load_state_dict(found.tensors[name])
-        return found.step, found.state["seconds"]
 
     def save(self, step: int, run: Run) -> None:
         """Write a checkpoint after `step` updates, from the main process."""

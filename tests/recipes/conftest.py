@@ -71,7 +71,7 @@ def tiny() -> Experiment:
         ),
         train_ar=ARTraining(steps=4, batch_size=16, held=8, validate_every=2, optim=optim),
         train_joint=JointTraining(
-            steps=4, batch_size=16, align_from=2, orderer_optim=optim, ar_optim=optim
+            steps=4, batch_size=16, rewarm=2, watched=8, orderer_optim=optim, ar_optim=optim
         ),
         sampling=Sampling(steps=2),
         evaluation=Evaluation(captions="last", generated=8, judge_steps=2, judge_scenes=32),

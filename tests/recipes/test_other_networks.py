@@ -118,7 +118,7 @@ def test_stage_three_goes_on_without_an_opponent(
 ) -> None:
     shutil.copytree(trained.out, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/joint")
-    joint = replace(everything.train_joint, steps=2, align_from=1)
+    joint = replace(everything.train_joint, steps=2, rewarm=1)
     train_joint.main(replace(everything, out=tmp_path / "run", train_joint=joint))
     last = json.loads((tmp_path / "run/logs/joint.jsonl").read_text().splitlines()[-1])
     assert last["perceptual"] > 0 and "adversarial" not in last

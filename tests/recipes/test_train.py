@@ -55,7 +55,9 @@ def weights(stage: ModuleType, out: Path) -> list[bytes]:
 def losses(out: Path, name: str) -> list[dict[str, float]]:
     lines = map(json.loads, (out / f"logs/{name}.jsonl").read_text().splitlines())
     times = ("seconds", "samples_per_second")
-    return [{key: x for key, x in line.items() if key not in times} for line in lines]
+    return [
+        {key: x for key, x in line.items() if key not in times} for line in lines if "loss" in line
+    ]
 
 
 def after_step(number: int, happen: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,10 @@
-"""Joint fine-tuning: how stage 2 reaches the orderer without collapsing it.
+"""The route `align`: what the trunk understands of tokens reaches the orderer, its loss does not.
 
-The AR loss itself never does: it falls fastest where tokens lose rank and meaning. What does is an
-alignment: the trunk's states over an image's tokens, read without a condition, must tell which
-caption is the image's. What makes tokens legible to the AR model is what the orderer gains; the AR
-model's own weights do not follow this loss, or it would forget how to generate.
+The trunk's states over an image's tokens, read without a condition, must tell which caption is the
+image's. What makes tokens legible to the AR model is what the orderer gains; the AR model's own
+weights do not follow this loss, or it would forget how to generate.
 
-    B batch   K tokens   D channels of a token   W width   E size of the text embedding
+    B batch   K tokens   D channels of a token   E size of the text embedding
 
 Source: Leng et al. 2025, "REPA-E", section 3, https://arxiv.org/abs/2504.10483 (there a frozen
 vision model is the target; here it is the text tower).
@@ -18,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .model import ARModel
+from ..model import ARModel
 
 
 class Alignment(nn.Module):
@@ -36,14 +35,14 @@ class Alignment(nn.Module):
 
         Gradients reach the tokens and the projector, not the model.
         """
-        with _frozen(model):
+        with frozen(model):
             states = model.trunk.states(model.standardise(tokens), model.unconditioned(len(tokens)))
         return F.normalize(self.project(states[self.layer][:, 1:]), dim=-1)
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No gradient of what is computed inside reaches the model's parameters."""
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No gradient of what is computed inside reaches the model's parameters; inputs have theirs."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

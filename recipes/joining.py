@@ -1,0 +1,168 @@
+"""One step of stage 3: what each model learns, and what reaches the orderer through the other.
+
+B batch   K tokens   D channels of a token
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ar import ARModel
+from ar.joint import Junction, own_loss
+from data import Batch
+from orderer import Orderer, OrdererProcessor, Said, Stage1
+from recipes.captioning import loss_of_writing, say
+from recipes.conditions import condition_on
+from recipes.engine.anchor import Anchor
+from recipes.engine.ema import moving_average
+from recipes.engine.run import Run
+from recipes.engine.training import Learner, apply_gradients, clear_gradients, precise
+from recipes.experiment import Experiment
+from recipes.reaching import Reaching
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Joint:
+    """Both models, what trains them, and their averages."""
+
+    experiment: Experiment
+    stage: Stage1
+    model: ARModel
+    processor: OrdererProcessor
+    reaching: Reaching
+    learners: Mapping[str, Learner]
+    averages: Mapping[str, AveragedModel]
+    anchor: Anchor
+    noise: Float[Tensor, "K D"] | None
+    """Deviations that stage 1 sees the tokens through: of the route `rate` only."""
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        orderer: Orderer,
+        model: ARModel,
+        processor: OrdererProcessor,
+    ) -> "Joint":
+        """Make two models ready to learn.
+
+        Raises:
+            ValueError: for a route that the AR model's head has no way for.
+        """
+        settings = experiment.train_joint
+        objectives = experiment.train_orderer.objectives.replayed()
+        stage = Stage1(orderer, objectives).to(orderer.device)
+        reaching = Reaching(settings.route, orderer, model, settings.noise).to(orderer.device)
+        generating = nn.ModuleDict({"ar": model.train(), "reaching": reaching})
+        learners = {"ar": settings.ar_optim.learner(generating, settings.steps)}
+        if settings.route == "frozen":
+            orderer.requires_grad_(False)
+        else:
+            learners["orderer"] = settings.orderer_optim.learner(stage.train(), settings.steps)
+        return cls(
+            experiment=experiment,
+            stage=stage,
+            model=model,
+            processor=processor,
+            reaching=reaching,
+            learners=learners,
+            averages={
+                "orderer-average": moving_average(orderer, settings.ema_decay),
+                "ar-average": moving_average(model, settings.ema_decay),
+            },
+            anchor=Anchor(stage.parameters()),
+            noise=settings.noise * model.std if settings.route == "rate" else None,
+        )
+
+    def learn(self, step: int, batch: Batch, run: Run) -> dict[str, Tensor]:
+        """Do update number `step` (from 0) of the AR model, and of the orderer if it is its turn.
+
+        Returns:
+            What is worth logging: losses, and of steps in which the orderer learns the `share` of
+            stage 2's gradient at the tokens, and its `cosine` with stage 1's.
+        """
+        experiment, settings = self.experiment, self.experiment.train_joint
+        images = batch.images.to(run.device)
+        detail = experiment.train_orderer.detail
+        said = say(batch, self.processor, self.stage.orderer.config.tokens, detail).to(run.device)
+        clear_gradients(list(self.learners.values()))
+        learners, logged = [self.learners["ar"]], {}
+        if not settings.reaches(step):
+            with torch.no_grad(), precise(run.device, experiment.precision):
+                seen = self.stage.orderer.encode(images)
+            losses = self._stage_2(seen, batch, said, images)
+            torch.stack(list(losses.values())).sum().backward()
+        else:
+            weights = self.stage.objectives.full_weights()
+            with precise(run.device, experiment.precision):
+                terms = self.stage(images, said, weights, noise=self.noise)
+            weights = self.stage.balanced(terms, weights, step)  # while nothing joins the gradient
+            cap = None if settings.route == "full" else settings.cap
+            junction = Junction(terms.tokens, settings.weight, cap)
+            seen = junction.seen
+            losses = self._stage_2(seen, batch, said, images)
+            torch.stack(list(losses.values())).sum().backward()
+            terms.total(weights).backward()
+            learners.append(self.learners["orderer"])
+            logged = {**terms.values, "share": junction.share, "cosine": junction.cosine}
+        norms = apply_gradients(step, learners)
+        self._settle(step, seen.detach(), run)
+        return {
+            "loss": losses["ar"],
+            **losses,
+            **logged,
+            **dict(zip(("ar_gradient_norm", "orderer_gradient_norm"), norms, strict=False)),
+        }
+
+    def _stage_2(
+        self,
+        seen: Float[Tensor, "B K D"],
+        batch: Batch,
+        said: Said,
+        images: UInt8[Tensor, "B 3 H W"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The AR model's own loss, that of its writing, and what the route asks."""
+        experiment, model, orderer = self.experiment, self.model, self.stage.orderer
+        settings, weight = experiment.train_joint, experiment.train_ar.caption_weight
+        dropped = torch.rand(len(images)) < experiment.train_ar.condition_drop
+        with precise(seen.device, experiment.precision):
+            condition = condition_on(batch.captions, model, orderer, self.processor)
+            condition = model.drop(condition, dropped.to(seen.device))
+            targets = None
+            if settings.route == "context":
+                with torch.no_grad():
+                    targets = self.averaged_orderer.encode(images)
+            losses = {"ar": own_loss(settings.route, model, seen, condition, targets).mean()}
+            if model.config.writes and weight:
+                tokens = seen.detach()
+                written = loss_of_writing(model, tokens, batch.captions, self.processor)
+                losses["caption"] = weight * written
+            return losses | self.reaching(orderer, model, seen, condition, said, images)
+
+    def _settle(self, step: int, tokens: Float[Tensor, "B K D"], run: Run) -> None:
+        """What follows an update: the pull to the start, the statistics, the averages."""
+        settings = self.experiment.train_joint
+        if settings.reaches(step):
+            self.anchor.pull(settings.trust * self.learners["orderer"].schedule.factor(step))
+            if settings.route != "rate":
+                everywhere = run.accelerator.gather(tokens.float())
+                self.model.follow_statistics(everywhere, settings.follow)
+        self.averages["orderer-average"].update_parameters(self.stage.orderer)
+        self.averages["ar-average"].update_parameters(self.model)
+
+    @property
+    def averaged_orderer(self) -> Orderer:
+        average = self.averages["orderer-average"].module
+        assert isinstance(average, Orderer)
+        return average
+
+    def averaged(self) -> tuple[Orderer, ARModel]:
+        """The averages of both, bound to each other."""
+        model = self.averages["ar-average"].module
+        assert isinstance(model, ARModel)
+        model.config.orderer_hash = self.averaged_orderer.encoding_hash()
+        return self.averaged_orderer.eval(), model.eval()

@@ -1,0 +1,88 @@
+"""What a route asks of the orderer beside the AR model's own loss.
+
+B batch   K tokens   D channels of a token
+"""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from ar import ARModel, Condition
+from ar.joint import Alignment, Route, frozen, rate
+from orderer import Orderer, Said, contrastive_loss, prefix_lengths
+
+
+class Reaching(nn.Module):
+    """The loss of a route.
+
+    Args:
+        route: see `ar.joint.Route`.
+        orderer: that is reached.
+        model: through which.
+        noise: of the route `rate`, in deviations of each channel.
+    """
+
+    def __init__(self, route: Route, orderer: Orderer, model: ARModel, noise: float) -> None:
+        super().__init__()
+        if route in ("decode", "rate") and not model.head.has_levels:
+            raise ValueError(
+                f"the route {route} takes the guesses of a head that denoises, the head "
+                f"{model.config.head!r} makes none"
+            )
+        self.route, self.noise = route, noise
+        self.prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
+        is_aligned = route == "align"
+        self.alignment = Alignment(model, orderer.config.embed_dim) if is_aligned else None
+
+    def forward(
+        self,
+        orderer: Orderer,
+        model: ARModel,
+        seen: Float[Tensor, "B K D"],
+        condition: Condition,
+        said: Said,
+        images: UInt8[Tensor, "B 3 H W"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The loss by its name, none for routes that go by the AR model's own."""
+        match self.route:
+            case "align":
+                return {"alignment": self._aligned(orderer, model, seen, said)}
+            case "decode":
+                return {"decoded": _decoded(orderer, model, seen, condition, images)}
+            case "rate":
+                nats = rate(model, seen, condition, self.noise)
+                return {"rate": nats.mean() / seen.shape[2]}
+            case _:
+                return {}
+
+    def _aligned(
+        self, orderer: Orderer, model: ARModel, seen: Float[Tensor, "B K D"], said: Said
+    ) -> Float[Tensor, ""]:
+        """The trunk's states at every measured prefix must tell the image's caption."""
+        assert self.alignment is not None
+        return contrastive_loss(
+            self.alignment(model, seen)[:, self.prefixes].float(),
+            orderer.embed_texts(said.texts).detach().float()[said.at],
+            said.numbers[said.at],
+            orderer.scale.detach(),
+        ).mean()
+
+
+def _decoded(
+    orderer: Orderer,
+    model: ARModel,
+    seen: Float[Tensor, "B K D"],
+    condition: Condition,
+    images: UInt8[Tensor, "B 3 H W"],
+) -> Float[Tensor, ""]:
+    """How far images are from those that a frozen decoder makes of the head's guesses.
+
+    The guesses are of noisy tokens that are given; what reaches the orderer went through the tokens
+    before.
+    """
+    context = model.standardise(seen)
+    t = model.head.draw_levels(len(seen), seen.device).view(1, -1, 1)
+    guess = model.head.guess_through(model.trunk, context.detach(), context, condition, t)[0]
+    keep = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
+    with frozen(orderer):
+        return orderer.rebuild(model.restore(guess), keep, images).loss

@@ -1,0 +1,127 @@
+"""Stage 3: every route runs, what must not move does not, and a collapse stops itself."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ar import ARConfig, ARModel
+from ar.joint import ROUTES, Limits, Route
+from orderer import Orderer
+from recipes import train_joint
+from recipes.engine.anchor import Anchor
+from recipes.experiment import Experiment, JointTraining
+from recipes.reaching import Reaching
+from recipes.training_record import read_record
+
+
+@pytest.fixture
+def separate(trained: Experiment, tmp_path: Path) -> Experiment:
+    """The tiny experiment after stages 1 and 2."""
+    for name in ("orderer", "ar"):
+        shutil.copytree(trained.out / name, tmp_path / name)
+    return replace(trained, out=tmp_path)
+
+
+def by(experiment: Experiment, **changes: object) -> Experiment:
+    return replace(experiment, train_joint=replace(experiment.train_joint, **changes))
+
+
+def joined(out: Path) -> tuple[Orderer, ARModel]:
+    models = Orderer.from_pretrained(out / "orderer"), ARModel.from_pretrained(out / "ar")
+    models[1].check_orderer(models[0].encoding_hash())
+    return models
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route != "align"])
+def test_a_route_trains_two_models_that_belong_together(route: Route, separate: Experiment) -> None:
+    train_joint.main(by(separate, route=route))
+    before, after = joined(separate.out), joined(separate.out / "joint")
+    is_same = before[0].encoding_hash() == after[0].encoding_hash()
+    assert is_same == (route == "frozen")
+    assert not torch.equal(before[1].trunk.embed.weight, after[1].trunk.embed.weight)
+    is_still = route in ("frozen", "rate")  # the noise of a rate must not shrink with the tokens
+    assert torch.equal(before[1].std, after[1].std) == is_still
+
+
+def test_a_training_that_breaks_a_limit_stops_and_hands_on_the_last_good_models(
+    separate: Experiment,
+) -> None:
+    broken = by(separate, watch_every=3, limits=Limits(rank=2.0))
+    with pytest.raises(SystemExit, match=r"stopped itself at step 3: rank is .* of step 0$"):
+        train_joint.main(broken)
+    before, after = joined(separate.out), joined(separate.out / "joint")
+    for one, other in zip(before, after, strict=True):
+        assert all(
+            torch.equal(x, y) for x, y in zip(one.parameters(), other.parameters(), strict=True)
+        )
+    status = json.loads((separate.out / "logs/joint.status.json").read_text())
+    assert status["status"] == "failed" and "rank is" in status["error"]
+    assert (read_record(separate.out / "joint/orderer") or {})["joint"]["stopped"]
+
+
+def test_the_watched_figures_are_logged_and_kept(trained: Experiment) -> None:
+    lines = map(json.loads, (trained.out / "logs/joint.jsonl").read_text().splitlines())
+    (last,) = [line for line in lines if "rank" in line]
+    assert last["step"] == 3
+    kept = (read_record(trained.out / "joint/orderer") or {})["joint"]["watched"]
+    assert kept["before"].keys() == kept["after"].keys() == last.keys() - {"step"}
+    assert kept["before"]["drift"] == pytest.approx(0, abs=1e-6) and kept["before"]["rank"] > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cap": -0.1}, r"cap must be at least 0, got -0\.1"),
+        ({"weight": 0.0}, r"align does not reach the orderer with weight 0\.0 and cap 0\.2"),
+        ({"cap": 0.0}, "align does not reach the orderer with weight 0.5 and cap 0.0"),
+        ({"watched": 3}, "watched must be at least 4, got 3"),
+        ({"orderer_every": 0}, "orderer_every must be at least 1, got 0"),
+        ({"ema_decay": 1.0}, r"ema_decay must be at least 0 and below 1, got 1\.0"),
+    ],
+)
+def test_wrong_settings_are_refused(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        JointTraining(**changes)
+
+
+@pytest.mark.parametrize("route", ["decode", "rate"])
+def test_a_route_by_guesses_needs_a_head_that_guesses(route: Route, tiny_orderer: Orderer) -> None:
+    model = ARModel(ARConfig(tokens=4, token_dim=6, head="regression"))
+    with pytest.raises(ValueError, match=f"route {route} .* the head 'regression' makes none"):
+        Reaching(route, tiny_orderer, model, noise=0.1)
+
+
+def test_an_orderer_that_was_trained_on_since_is_refused(separate: Experiment) -> None:
+    orderer = Orderer.from_pretrained(separate.out / "orderer")
+    with torch.no_grad():
+        next(orderer.encoder.parameters()).add_(1)
+    orderer.save_pretrained(separate.out / "orderer")
+    with pytest.raises(ValueError, match="this AR model was trained on tokens of orderer"):
+        train_joint.main(separate)
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [(1, [False, False, True, True, True]), (2, [False, False, True, False, True])],
+)
+def test_the_orderer_waits_and_then_takes_its_turns(every: int, steps: list[bool]) -> None:
+    settings = JointTraining(rewarm=2, orderer_every=every)
+    assert [settings.reaches(step) for step in range(5)] == steps
+    assert not any(replace(settings, route="frozen").reaches(step) for step in range(5))
+
+
+def test_an_anchor_draws_what_learns_back_to_its_start() -> None:
+    layer = torch.nn.Linear(3, 2)
+    layer.bias.requires_grad_(False)
+    start = {name: x.detach().clone() for name, x in layer.named_parameters()}
+    anchor = Anchor(layer.parameters())
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 1
+    anchor.pull(0.25)
+    torch.testing.assert_close(layer.weight, start["weight"] + 0.75)
+    torch.testing.assert_close(layer.bias, start["bias"] + 1)
