@@ -152,13 +152,13 @@ class DataSettings:
             pairs = Kept(pairs, size)
         return Batches(pairs, framing, self.max_skipped, **vars(draw))
 
-    def draw(self, batch_size: int, seed: int, run: Run) -> Draw:
-        """Say which samples make up a batch, on one of the processes of a run."""
+    def draw(self, batch_size: int, seed: int, run: Run | None = None) -> Draw:
+        """Say which samples make up a batch on one of the processes of a run, or without one."""
         return Draw(
             batch_size=batch_size,
             seed=seed,
-            rank=run.rank,
-            world=run.world,
+            rank=run.rank if run else 0,
+            world=run.world if run else 1,
             weights=self.weights,
             last_share=self.last_share,
             length_power=self.length_power,

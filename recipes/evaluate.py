@@ -7,11 +7,12 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
 Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
 own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
-scenes. `likelihood` scores the tokens of test images; `fidelity`, beside `generation`, takes the
-distance of generated images to real ones in the features of the judge of classes or words. `search`
-draws many images for a caption and keeps the best: quality against what is drawn. Writes
-OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the default takes
-about a minute.
+scenes. `likelihood` scores the tokens of test images, `rate` says what they cost (nats) and what
+they are good for (dB), `trunk` has linear maps read the AR model's states; `fidelity`, beside
+`generation`, takes the distance of generated images to real ones in the features of the judge of
+classes or words. `search` draws many images for a caption and keeps the best: quality against what
+is drawn. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores
+the default takes about a minute.
 """
 
 import sys
@@ -45,9 +46,11 @@ from recipes.judging import Judge, make_judge
 from recipes.likelihood import likelihood
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
+from recipes.rating import rates
 from recipes.reranking import rerank_at_prefixes
 from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
+from recipes.trunk_probing import read_from_trunk
 
 BATCH = 250
 SHOWN = 8
@@ -73,7 +76,7 @@ def main(experiment: Experiment) -> None:
     models = {}
     judged = not {"generation", "search"}.isdisjoint(tasks)
     may_write = "captioning" in tasks and (experiment.out / "ar").is_dir()
-    if judged or may_write or "likelihood" in tasks:
+    if judged or may_write or not {"likelihood", "rate", "trunk"}.isdisjoint(tasks):
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(first[0].encoding_hash())
     ar_writes = any(model.config.writes for model in models.values())
@@ -137,6 +140,18 @@ def generating(
         found["likelihood"] = likelihood(
             tokens, captions, drawer.model, drawer.orderer, drawer.processor
         )
+    if "rate" in tasks:
+        captions = said(experiment, pairs, experiment.evaluation.scored)
+        found["rate"] = rates(
+            tokens_of(drawer.orderer, pairs),
+            pairs.images,
+            captions,
+            drawer.model,
+            drawer.orderer,
+            drawer.processor,
+        )
+    if "trunk" in tasks:
+        found["trunk"] = read_from_trunk(experiment, pairs, drawer.orderer, drawer.model)
     if judge is not None and "generation" in tasks:
         found["generation"] = generation(drawer, unseen, judge, folder)
     if judge is not None and "search" in tasks:

@@ -143,10 +143,11 @@ class JointTraining:
     """Stage 3."""
 
     route: Route = "align"
-    """How stage 2 reaches the orderer: `frozen` not at all; `align` by an alignment of the trunk's
-    states with captions; `context` by the AR loss, through the tokens looked back at only; `decode`
-    by the error of images decoded from the head's guesses; `rate` by the nats of tokens in fixed
-    noise; `full` by the AR loss everywhere, which collapses: a control."""
+    """How stage 2 reaches the orderer: `align` by an alignment of the trunk's states with captions;
+    `context` by the AR loss, through the tokens looked back at only; `decode` by the error of
+    images decoded from the head's guesses; `rate` by the nats of tokens in fixed noise; `frozen`
+    not at all. Controls: `apart`, in which the orderer goes on by itself; `shuffled`, aligned with
+    the captions of other images; `full`, by the AR loss everywhere, which collapses."""
     steps: int = 50
     """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
     batch_size: int = 64
@@ -155,6 +156,8 @@ class JointTraining:
     """Of what stage 2 asks of the tokens, beside stage 1 at full weight."""
     cap: float = 0.2
     """Most that its gradient at the tokens may be, as a share of stage 1's; `full` has no cap."""
+    ar_learns: bool = True
+    """False keeps the AR model as it is, so that only the orderer gains: a control."""
     rewarm: int = 20
     """Steps before the orderer learns, in which the AR model finds its feet on the old tokens."""
     orderer_every: int = 1
@@ -191,7 +194,12 @@ class JointTraining:
         share(trust=self.trust, follow=self.follow)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-        if self.route != "frozen" and not self.weight * self.cap:
+        if not self.ar_learns and self.route not in ("align", "shuffled"):
+            raise ValueError(
+                "an AR model that does not learn is for the routes align and shuffled, got "
+                f"{self.route}"
+            )
+        if self.route not in ("frozen", "apart") and not self.weight * self.cap:
             raise ValueError(
                 f"the route {self.route} does not reach the orderer with weight {self.weight} and "
                 f"cap {self.cap}: route must be frozen"
@@ -211,6 +219,8 @@ Task = Literal[
     "search",
     "fidelity",
     "likelihood",
+    "rate",
+    "trunk",
     "probe",
     "factors",
     "captioning",
@@ -237,13 +247,14 @@ class Evaluation:
     judge_steps: int = 300
     """Training of the judge."""
     scored: int = 500
-    """Images of the test split whose likelihood is taken."""
+    """Images of the test split whose likelihood and rate are taken."""
     judge_scenes: int = 10_000
     """Real scenes that the judge of scenes is trained on."""
     probe_steps: int = 400
     """Training of the fresh readers of `recipes.probe`."""
     probe_scenes: int = 3000
-    """Scenes that its linear probes are fitted on, and a third as many that they are tested on."""
+    """Images that linear probes are fitted on; those of `factors`, scenes, are tested on a third as
+    many."""
 
     def __post_init__(self) -> None:
         at_least(0, rerank=self.rerank)

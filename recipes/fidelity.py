@@ -14,6 +14,9 @@ from data import Pairs
 from recipes.experiment import Experiment
 from recipes.judging import Judge
 
+SEEING = ("classes", "words")
+"""Judges that have a network with features."""
+
 
 def check_fidelity(experiment: Experiment) -> None:
     """Refuse to measure fidelity without images, or without a network to see them with.
@@ -29,7 +32,7 @@ def check_fidelity(experiment: Experiment) -> None:
             "the task fidelity measures the images of generation, evaluation.tasks has "
             f"{', '.join(evaluation.tasks)}"
         )
-    if evaluation.judge not in ("classes", "words"):
+    if evaluation.judge not in SEEING:
         raise ValueError(
             "the task fidelity sees with the network of evaluation.judge, which must be classes or "
             f"words, got {evaluation.judge}"

@@ -19,7 +19,7 @@ from recipes.captioning import loss_of_writing, say
 from recipes.conditions import condition_on
 from recipes.engine.anchor import Anchor
 from recipes.engine.ema import moving_average
-from recipes.engine.run import Run
+from recipes.engine.processes import of_all
 from recipes.engine.training import Learner, apply_gradients, clear_gradients, precise
 from recipes.experiment import Experiment
 from recipes.reaching import Reaching
@@ -58,6 +58,7 @@ class Joint:
         stage = Stage1(orderer, objectives).to(orderer.device)
         reaching = Reaching(settings.route, orderer, model, settings.noise).to(orderer.device)
         generating = nn.ModuleDict({"ar": model.train(), "reaching": reaching})
+        model.requires_grad_(settings.ar_learns)
         learners = {"ar": settings.ar_optim.learner(generating, settings.steps)}
         if settings.route == "frozen":
             orderer.requires_grad_(False)
@@ -78,7 +79,7 @@ class Joint:
             noise=settings.noise * model.std if settings.route == "rate" else None,
         )
 
-    def learn(self, step: int, batch: Batch, run: Run) -> dict[str, Tensor]:
+    def learn(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Do update number `step` (from 0) of the AR model, and of the orderer if it is its turn.
 
         Returns:
@@ -86,23 +87,23 @@ class Joint:
             stage 2's gradient at the tokens, and its `cosine` with stage 1's.
         """
         experiment, settings = self.experiment, self.experiment.train_joint
-        images = batch.images.to(run.device)
+        device = self.model.null.device
+        images = batch.images.to(device)
         detail = experiment.train_orderer.detail
-        said = say(batch, self.processor, self.stage.orderer.config.tokens, detail).to(run.device)
+        said = say(batch, self.processor, self.stage.orderer.config.tokens, detail).to(device)
         clear_gradients(list(self.learners.values()))
         learners, logged = [self.learners["ar"]], {}
         if not settings.reaches(step):
-            with torch.no_grad(), precise(run.device, experiment.precision):
+            with torch.no_grad(), precise(device, experiment.precision):
                 seen = self.stage.orderer.encode(images)
             losses = self._stage_2(seen, batch, said, images)
             torch.stack(list(losses.values())).sum().backward()
         else:
             weights = self.stage.objectives.full_weights()
-            with precise(run.device, experiment.precision):
+            with precise(device, experiment.precision):
                 terms = self.stage(images, said, weights, noise=self.noise)
             weights = self.stage.balanced(terms, weights, step)  # while nothing joins the gradient
-            cap = None if settings.route == "full" else settings.cap
-            junction = Junction(terms.tokens, settings.weight, cap)
+            junction = self._junction(terms.tokens)
             seen = junction.seen
             losses = self._stage_2(seen, batch, said, images)
             torch.stack(list(losses.values())).sum().backward()
@@ -110,13 +111,23 @@ class Joint:
             learners.append(self.learners["orderer"])
             logged = {**terms.values, "share": junction.share, "cosine": junction.cosine}
         norms = apply_gradients(step, learners)
-        self._settle(step, seen.detach(), run)
+        self._settle(step, seen.detach())
         return {
             "loss": losses["ar"],
             **losses,
             **logged,
             **dict(zip(("ar_gradient_norm", "orderer_gradient_norm"), norms, strict=False)),
         }
+
+    def _junction(self, tokens: Float[Tensor, "B K D"]) -> Junction:
+        settings = self.experiment.train_joint
+        match settings.route:
+            case "apart":
+                return Junction(tokens, weight=0.0)
+            case "full":
+                return Junction(tokens, settings.weight)
+            case _:
+                return Junction(tokens, settings.weight, settings.cap)
 
     def _stage_2(
         self,
@@ -143,14 +154,13 @@ class Joint:
                 losses["caption"] = weight * written
             return losses | self.reaching(orderer, model, seen, condition, said, images)
 
-    def _settle(self, step: int, tokens: Float[Tensor, "B K D"], run: Run) -> None:
+    def _settle(self, step: int, tokens: Float[Tensor, "B K D"]) -> None:
         """What follows an update: the pull to the start, the statistics, the averages."""
         settings = self.experiment.train_joint
         if settings.reaches(step):
             self.anchor.pull(settings.trust * self.learners["orderer"].schedule.factor(step))
             if settings.route != "rate":
-                everywhere = run.accelerator.gather(tokens.float())
-                self.model.follow_statistics(everywhere, settings.follow)
+                self.model.follow_statistics(of_all(tokens.float()), settings.follow)
         self.averages["orderer-average"].update_parameters(self.stage.orderer)
         self.averages["ar-average"].update_parameters(self.model)
 

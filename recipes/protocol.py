@@ -39,6 +39,8 @@ def protocol(
         "sampling": plain_settings(experiment.sampling),
         "search": about_searches() if "search" in tasks else None,
         "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
+        "rate": _rating(experiment, pairs) if "rate" in tasks else None,
+        "trunk": _probing_trunk(experiment) if "trunk" in tasks else None,
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
     }
@@ -63,6 +65,25 @@ def _scoring(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
         "noise_floor": NOISE_FLOOR,
         "unit": "nats for each dimension of the orderer's tokens with that noise, in deviations of "
         "each channel, on them",
+    }
+
+
+def _rating(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
+    """How nats and decibels were taken."""
+    return {
+        "images": min(experiment.evaluation.scored, len(pairs)),
+        "unit": "nats of all tokens of an image, an upper bound (variational diffusion), given its "
+        "caption; noise in deviations of each channel",
+    }
+
+
+def _probing_trunk(experiment: Experiment) -> dict[str, Any]:
+    """What the maps from the trunk's states were fitted on."""
+    drawn = experiment.data.is_drawn
+    return {
+        "fit": "judge" if drawn else experiment.data.train,
+        "images": experiment.evaluation.probe_scenes,
+        "score": "balanced accuracy, 0 chance and 1 always right, the mean over questions",
     }
 
 

@@ -31,7 +31,7 @@ class Reaching(nn.Module):
             )
         self.route, self.noise = route, noise
         self.prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
-        is_aligned = route == "align"
+        is_aligned = route in ("align", "shuffled")
         self.alignment = Alignment(model, orderer.config.embed_dim) if is_aligned else None
 
     def forward(
@@ -45,7 +45,7 @@ class Reaching(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """The loss by its name, none for routes that go by the AR model's own."""
         match self.route:
-            case "align":
+            case "align" | "shuffled":
                 return {"alignment": self._aligned(orderer, model, seen, said)}
             case "decode":
                 return {"decoded": _decoded(orderer, model, seen, condition, images)}
@@ -60,10 +60,11 @@ class Reaching(nn.Module):
     ) -> Float[Tensor, ""]:
         """The trunk's states at every measured prefix must tell the image's caption."""
         assert self.alignment is not None
+        at = said.at.roll(1, dims=0) if self.route == "shuffled" else said.at
         return contrastive_loss(
             self.alignment(model, seen)[:, self.prefixes].float(),
-            orderer.embed_texts(said.texts).detach().float()[said.at],
-            said.numbers[said.at],
+            orderer.embed_texts(said.texts).detach().float()[at],
+            said.numbers[at],
             orderer.scale.detach(),
         ).mean()
 

@@ -96,7 +96,7 @@ def main(experiment: Experiment) -> None:
         complaint = None
         for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
-            run.log(step, joint.learn(step, batch, run))
+            run.log(step, joint.learn(step, batch))
             done = step + 1
             saves = done % experiment.checkpoint_every == 0 or done == settings.steps
             stops = not saves and run.stop_requested

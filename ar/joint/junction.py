@@ -47,7 +47,7 @@ class Junction:
         tokens.register_hook(self._join)
 
     def _join(self, own: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
-        if self.seen.grad is None:
+        if self.seen.grad is None or not self.weight:
             return own
         first, second = own.float(), self.weight * self.seen.grad.float()
         norms = first.norm(), second.norm()

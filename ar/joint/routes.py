@@ -16,11 +16,13 @@ from torch import Tensor
 from ..model import ARModel
 from ..trunk import Condition
 
-Route = Literal["frozen", "align", "context", "decode", "rate", "full"]
+Route = Literal["frozen", "apart", "align", "shuffled", "context", "decode", "rate", "full"]
 """How stage 2 reaches the orderer.
 
 frozen   not at all, and the orderer learns nothing
+apart    not at all, though the orderer goes on with stage 1: a control
 align    by an alignment of the trunk's states with captions, see `Alignment`
+shuffled as `align`, with the captions of other images: a control
 context  by the loss of tokens that an averaged orderer gives, through the tokens before them
 decode   by the error of images that are decoded from the head's guesses, through the same
 rate     by the rate of tokens in fixed noise: nats that cannot be saved by shrinking

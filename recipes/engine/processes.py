@@ -63,6 +63,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
+def of_all(values: Tensor) -> Tensor:
+    """The rows of all processes, in their order: each has as many."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
 def _average(values: Tensor) -> None:
     dist.all_reduce(values)
     values /= dist.get_world_size()

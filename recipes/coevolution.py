@@ -1,0 +1,238 @@
+"""From the runs of a proof of coevolution to figures, paired differences, a verdict and a page.
+
+Results: {"arms": {arm: {"figures": {measure: interval}, "to_frozen": {measure: interval}}},
+"compute", "verdict": {arm: {"sides": {side: word}, "verdict": words}}, "psnr": dB at which rates
+are compared}. Differences are taken so that above 0 is better.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from recipes.ablation import interval
+from recipes.engine.page import Cell, Section, Table, write_page
+from recipes.rating import nats_at
+
+Results = Mapping[str, Any]
+Runs = Mapping[tuple[str, int], Path]
+
+START, FROZEN = "start", "frozen"
+HEADLINES = ("colour_and_shape", "class", "words", "found_at_1")
+"""What a judge says first, the first that it says."""
+RATE, FOLLOWED, FRECHET = "fresh AR model: nats", "fresh AR model: captions followed", "Frechet"
+RECALL, READER = "retrieval, mean over prefixes", "fresh reader, mean over prefixes"
+LOWER_IS_BETTER = (RATE, FRECHET)
+SIDES: Mapping[str, tuple[str, ...]] = {
+    "the orderer": (RECALL, READER),
+    "the AR model": (RATE, FOLLOWED),
+}
+"""By what each side is judged; no measure is a loss that stage 3 made small."""
+COMPARED_AT = "0.12"
+"""The noise at which the worst rebuilt run sets the error."""
+MARGIN = 0.01
+"""Most that a side may lose and still count as kept: shares of 1, or of the frozen arm's nats."""
+
+
+def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what was measured of every arm and seed, and compare with the frozen arm."""
+    found = {run: _measured(*run, out) for run, out in runs.items()}
+    level = _level([fresh["rate"]["at_noise"] for _, fresh in found.values()])
+    values = {run: dict(_figures(*models, level)) for run, models in found.items()}
+    arms = list(dict.fromkeys(arm for arm, _ in runs))
+    seeds = list(dict.fromkeys(seed for _, seed in runs))
+    figures = {
+        arm: {
+            measure: interval([values[arm, seed][measure] for seed in seeds])
+            for measure in values[arm, seeds[0]]
+        }
+        for arm in arms
+    }
+    to_frozen = {
+        arm: {
+            measure: interval(
+                [
+                    _better(measure) * (values[arm, seed][measure] - values[FROZEN, seed][measure])
+                    for seed in seeds
+                ]
+            )
+            for measure in figures[arm]
+        }
+        for arm in arms
+    }
+    return {
+        "arms": {arm: {"figures": figures[arm], "to_frozen": to_frozen[arm]} for arm in arms},
+        "compute": dict(compute),
+        "verdict": {
+            arm: judged(to_frozen[arm], figures[FROZEN])
+            for arm in arms
+            if arm not in (START, FROZEN)
+        },
+        "psnr": level,
+    }
+
+
+def _level(curves: Sequence[Mapping[str, Mapping[str, float]]]) -> float:
+    """A PSNR that all reach, at which rates are compared.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    level = min(curve[COMPARED_AT]["psnr"] for curve in curves)
+    worst = max(min(at["psnr"] for at in curve.values()) for curve in curves)
+    if worst > level:
+        raise ValueError(
+            f"rates cannot be compared: one run stays above {worst:.2f} dB in any noise, another "
+            f"falls to {level:.2f} dB in that of {COMPARED_AT}"
+        )
+    return level
+
+
+def _measured(arm: str, seed: int, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was found of a pair of models, and of a fresh AR model on its orderer's tokens."""
+    folders = (out, out) if arm == START else (out / "pair", out / "fresh")
+    pair, fresh = (
+        json.loads((folder / "evaluation.json").read_text())["results"]["separate"]
+        for folder in folders
+    )
+    return pair, fresh
+
+
+def _figures(
+    pair: Mapping[str, Any], fresh: Mapping[str, Any], level: float
+) -> Iterator[tuple[str, float]]:
+    yield RECALL, _over_prefixes(pair["retrieval"])
+    yield READER, _over_prefixes(pair["probe"])
+    yield "PSNR, all tokens", list(pair["reconstruction"]["psnr"].values())[-1]
+    yield "trunk, linear probes", _mean_of(pair["trunk"])
+    nats = nats_at(level, fresh["rate"]["at_noise"])
+    assert nats is not None  # the level is between what all reach
+    yield RATE, nats
+    headline = next(name for name in HEADLINES if name in fresh["generation"])
+    yield FOLLOWED, fresh["generation"][headline]
+    yield "rebuilt from its own tokens: captions followed", fresh["generation"]["rebuilt"][headline]
+    yield "the pair itself: captions followed", pair["generation"][headline]
+    if "fidelity" in fresh["generation"]:
+        yield FRECHET, fresh["generation"]["fidelity"]["frechet"]
+    yield "entropy rank of the tokens", fresh["rate"]["entropy_rank"]
+
+
+def _over_prefixes(found: Mapping[str, Any]) -> float:
+    if "accuracy" in found:
+        return mean(found["accuracy"].values())
+    return mean(at["r1"] for at in found["text_to_image"].values())
+
+
+def _mean_of(found: Any) -> float:
+    """The mean of all numbers in a tree."""
+    return mean(map(_mean_of, found.values())) if isinstance(found, Mapping) else found
+
+
+def _better(measure: str) -> int:
+    return -1 if measure in LOWER_IS_BETTER else 1
+
+
+def judged(
+    to_frozen: Mapping[str, Mapping[str, Any]], frozen: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The verdict on an arm by rule.
+
+    A measure gains if the interval of its difference lies above 0, loses if below, is kept if it
+    lies above the margin below 0, and is undecided otherwise. A side loses if one of its measures
+    does, gains if one does and none loses or is undecided, is kept if all are.
+    """
+    words = {
+        side: {name: _word(to_frozen[name], _margin(name, frozen)) for name in measures}
+        for side, measures in SIDES.items()
+    }
+    sides = {side: _side(list(of_side.values())) for side, of_side in words.items()}
+    return {"measures": words, "sides": sides, "verdict": _verdict(list(sides.values()))}
+
+
+def _margin(name: str, frozen: Mapping[str, Mapping[str, Any]]) -> float:
+    return MARGIN * frozen[name]["mean"] if name == RATE else MARGIN
+
+
+def _word(difference: Mapping[str, Any], margin: float) -> str:
+    if difference["low"] is None:
+        return "undecided"
+    if difference["low"] > 0:
+        return "gains"
+    if difference["high"] < 0:
+        return "loses"
+    return "kept" if difference["low"] >= -margin else "undecided"
+
+
+def _side(words: Sequence[str]) -> str:
+    for word in ("loses", "undecided", "gains"):
+        if word in words:
+            return word
+    return "kept"
+
+
+def _verdict(sides: Sequence[str]) -> str:
+    if "loses" in sides:
+        return "harm"
+    if all(side == "gains" for side in sides):
+        return "both gain"
+    if "gains" in sides and "undecided" not in sides:
+        return "one gains, the other does not lose"
+    return "no gain"
+
+
+def tables(results: Results) -> list[Table]:
+    """The figures, their differences to the frozen arm, and the verdicts."""
+    arms = results["arms"]
+    measures = list(arms[FROZEN]["figures"])
+    return [
+        _table("figures", arms, "figures", measures),
+        _table("better than frozen by", arms, "to_frozen", measures),
+        Table(
+            columns=("arm", *SIDES, "verdict"),
+            rows=[
+                (arm, *(found["sides"][side] for side in SIDES), found["verdict"])
+                for arm, found in results["verdict"].items()
+            ],
+        ),
+    ]
+
+
+def _table(title: str, arms: Results, kind: str, measures: Sequence[str]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (measure, *(_said(arms[arm][kind][measure]) for arm in arms)) for measure in measures
+    ]
+    return Table(columns=(title, *arms), rows=rows)
+
+
+def _said(value: Mapping[str, Any]) -> str:
+    if value["low"] is None:
+        return f"{value['mean']:.3f}"
+    return f"{value['mean']:.3f} ± {value['high'] - value['mean']:.3f}"
+
+
+def write_coevolution_page(out: Path, results: Results) -> None:
+    """Write OUT/coevolution.html."""
+    figures, differences, verdicts = tables(results)
+    compute = Table(
+        columns=("arm", "steps", "GFLOP a step"),
+        rows=[
+            (arm, each["steps"], each["flops"] / 1e9) for arm, each in results["compute"].items()
+        ],
+    )
+    sections = [
+        Section(
+            heading="Verdict",
+            text="By rule, from the intervals of differences to the frozen arm, paired by seed.",
+            tables=[verdicts],
+        ),
+        Section(
+            heading="Figures",
+            text="Mean over seeds and half of its 95% interval (Student's t). Nats are of all "
+            f"tokens of an image, in noise that leaves {results['psnr']:.1f} dB; fewer are better.",
+            tables=[figures, differences],
+        ),
+        Section(heading="Operations", tables=[compute]),
+    ]
+    intro = "Stage 3 in several ways, and what a fresh AR model makes of the tokens it leaves."
+    write_page(out / "coevolution.html", "Do both models gain?", intro, sections)

@@ -1,0 +1,209 @@
+r"""Do both models gain by stage 3? Arms of equal operations, over seeds, by measures apart from it.
+
+    python -m recipes.prove_coevolution --config recipes/configs/coevolution/scenes.yaml
+    python -m recipes.prove_coevolution --config recipes/configs/coevolution/cifar10.yaml \
+        --data.source='[CIFAR10]'
+
+    start         stages 1 and 2, as they are
+    frozen        the AR model goes on, on the tokens of an orderer that stays
+    apart         both go on, and neither hears of the other
+    joint         the route of the configuration
+    shuffled      aligned with the captions of other images
+    orderer_only  the orderer hears of an AR model that stays
+
+Every seed trains stages 1 and 2 once; each arm then does stage 3 for as many steps as the
+operations of the joint arm pay for. An AR loss is no evidence. Measured are: what a fresh AR model
+of stage 2's budget makes of the new tokens (nats at matched error, captions followed, Frechet
+distance), what the pair itself generates, what the orderer understands (retrieval at every prefix,
+a fresh reader), and what the trunk does (linear probes of its states). Differences to the frozen
+arm are paired by seed; the verdict follows from their intervals by rule, see `recipes.coevolution`.
+
+Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; `--processes` runs
+go side by side; `--resume` keeps what is done.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ar import ARModel
+from orderer import Orderer, OrdererProcessor
+from recipes.coevolution import gather, tables, write_coevolution_page
+from recipes.compute import equal_steps, flops_of
+from recipes.engine.cli import run as start
+from recipes.engine.page import markdown_table
+from recipes.engine.processes import seed_everything
+from recipes.engine.results import provenance, write_json
+from recipes.engine.settings import plain_settings
+from recipes.engine.side_by_side import Job, run_side_by_side
+from recipes.experiment import Experiment, Task
+from recipes.fidelity import SEEING
+from recipes.joining import Joint
+from recipes.judging import check_judge
+from recipes.variants import variant
+
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "frozen": {"route": "frozen"},
+    "apart": {"route": "apart"},
+    "joint": {},
+    "shuffled": {"route": "shuffled"},
+    "orderer_only": {"route": "align", "ar_learns": False},
+}
+"""What each arm changes of stage 3."""
+START, JOINT = "start", "joint"
+OF_PAIR: tuple[Task, ...] = ("retrieval", "reconstruction", "probe", "generation", "trunk")
+OF_FRESH: tuple[Task, ...] = ("reconstruction", "generation", "rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coevolution(Experiment):
+    """An experiment whose third stage runs in several ways."""
+
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
+        for arm in ("frozen", JOINT):
+            if arm not in self.arms:
+                raise ValueError(f"arms must hold {arm}, got {', '.join(self.arms)}")
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one, got none")
+        if self.train_joint.route in ("frozen", "apart", "shuffled"):
+            raise ValueError(
+                "train_joint.route is that of the joint arm and must reach the orderer, got "
+                f"{self.train_joint.route}"
+            )
+
+
+def main(proof: Coevolution) -> None:
+    """Train stages 1 and 2, share the operations out, run every arm, measure, gather, write."""
+    check_judge(proof)
+    starts = {seed: proof.out / f"{START}-{seed}" for seed in proof.seeds}
+    run_all([_beginning(proof, seed, out) for seed, out in starts.items()], proof)
+    costs = count(proof, starts[proof.seeds[0]])
+    steps = equal_steps(costs, proof.train_joint.steps, JOINT)
+    runs = {(arm, seed): proof.out / f"{arm}-{seed}" for seed in proof.seeds for arm in proof.arms}
+    jobs = [
+        _arm(proof, arm, steps[arm], seed, starts[seed], out) for (arm, seed), out in runs.items()
+    ]
+    run_all(jobs, proof)
+    every = {**{(START, seed): out for seed, out in starts.items()}, **runs}
+    compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in proof.arms}
+    results = gather(every, compute)
+    about = {"config": plain_settings(proof), "seeds": list(proof.seeds), **provenance()}
+    write_json(proof.out / "coevolution.json", {"results": results, **about})
+    write_coevolution_page(proof.out, results)
+    for table in tables(results):
+        print(f"\n{markdown_table(table)}")
+    print(f"\npage: {proof.out / 'coevolution.html'}")
+
+
+def run_all(jobs: Sequence[Job], proof: Coevolution) -> None:
+    """Run jobs side by side; those without anything left to do are done."""
+    if exit_code := run_side_by_side([job for job in jobs if job.recipes], proof.processes):
+        raise SystemExit(exit_code)
+
+
+def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:
+    """Stages 1 and 2 of a seed, and their measures: its AR model is a fresh one."""
+    experiment = variant(proof, out, seed)
+    recipes = [
+        (("train_orderer",), out / "orderer"),
+        (("write_tokens",), out / "held"),
+        (("train_ar",), out / "ar"),
+        (_evaluation(proof, OF_PAIR, OF_FRESH), out / "evaluation.json"),
+    ]
+    return _job(experiment, recipes, proof.resume)
+
+
+def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: Path) -> Job:
+    """Stage 3 of an arm, its measures, and a fresh AR model on its tokens with measures of its own.
+
+    The pair and the fresh model lie in folders of their own, where recipes find models by the names
+    of stages 1 and 2.
+    """
+    joint = replace(proof.train_joint, steps=steps, **ARMS[arm])
+    experiment = variant(proof, out, seed, train_joint=joint)
+    for name in ("orderer", "ar"):
+        _link(out / name, begun / name)
+        _link(out / "pair" / name, out / "joint" / name)
+    _link(out / "fresh" / "orderer", out / "joint" / "orderer")
+    pair, fresh = out / "pair", out / "fresh"
+    recipes = [
+        (("train_joint",), out / "joint" / "ar"),
+        ((*_evaluation(proof, OF_PAIR), f"--out={pair}"), pair / "evaluation.json"),
+        (("write_tokens", f"--out={fresh}"), fresh / "held"),
+        (("train_ar", f"--out={fresh}"), fresh / "ar"),
+        ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
+    ]
+    return _job(experiment, recipes, proof.resume)
+
+
+def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
+    """The tasks, each once, and distances where the judge has features to take them in."""
+    distances: tuple[Task, ...] = ("fidelity",) if proof.evaluation.judge in SEEING else ()
+    return ("evaluate", *dict.fromkeys(task for some in (*tasks, distances) for task in some))
+
+
+def _link(link: Path, folder: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+
+
+def _job(
+    experiment: Experiment,
+    recipes: Sequence[tuple[tuple[str, ...], Path]],
+    resume: bool,
+) -> Job:
+    """The recipes of a run, each with its outcome; of a run that is resumed, those without theirs.
+
+    Raises:
+        ValueError: if the run was begun with other settings.
+    """
+    out = experiment.out
+    settings, wanted = out / "experiment.yaml", yaml.safe_dump(plain_settings(experiment))
+    if resume and settings.is_file() and settings.read_text() != wanted:
+        raise ValueError(f"{out} was begun with other settings, which stand in {settings}")
+    out.mkdir(parents=True, exist_ok=True)
+    settings.write_text(wanted)
+    config = ("--config", str(settings))
+    todo: deque[Sequence[str]] = deque()
+    for recipe, outcome in recipes:
+        if resume and outcome.exists():
+            continue
+        tasks = [word for word in recipe if not word.startswith("-")]
+        options = [word for word in recipe if word.startswith("-")]
+        todo.append((*tasks, *config, *options))
+    return Job(name=out.name, log=out / "output.txt", recipes=todo)
+
+
+def count(proof: Coevolution, begun: Path) -> dict[str, int]:
+    """The operations of one step of every arm, in which the orderer has its turn, on one batch."""
+    pairs = proof.data.open_train(proof.orderer_config().image_size)
+    costs = {}
+    for arm in proof.arms:
+        joint = replace(proof.train_joint, rewarm=0, orderer_every=1, **ARMS[arm])
+        experiment = variant(proof, begun, proof.seed, train_joint=joint)
+        orderer = Orderer.from_pretrained(begun / "orderer")
+        processor = OrdererProcessor.from_pretrained(begun / "orderer")
+        model = ARModel.from_pretrained(begun / "ar")
+        seed_everything(proof.seed, rank=0)
+        learner = Joint.of(experiment, orderer, model, processor)
+        draw = proof.data.draw(joint.batch_size, proof.seed)
+        _, batch = next(proof.data.batches(pairs, draw, processor).ahead(0, 1, workers=1))
+        costs[arm] = flops_of(partial(learner.learn, 0, batch))
+    return costs
+
+
+if __name__ == "__main__":
+    start(main, Coevolution)

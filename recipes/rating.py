@@ -1,0 +1,85 @@
+"""What tokens cost, against what they are good for: nats and decibels, at several noises.
+
+Two orderers are compared at equal error: nats alone can be lowered by saying less.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ar import ARModel
+from ar.joint import rate
+from orderer import Orderer, OrdererProcessor
+from orderer.evaluation import entropy_rank, mean_psnr, participation_rank
+from recipes.conditions import condition_on
+from recipes.decoding import decoded
+
+NOISES = (0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)
+"""In deviations of each channel."""
+CHUNK = 50
+"""Images at once: their noise depends on it."""
+SEED = 0
+
+
+@torch.no_grad()
+def rates(
+    tokens: Float[Tensor, "N K D"],
+    images: UInt8[Tensor, "N 3 S S"],
+    captions: Sequence[str],
+    model: ARModel,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+) -> dict[str, Any] | None:
+    """Nats of an image, given its caption, and the PSNR that it is rebuilt with, at each noise.
+
+    Of the first images, one for each caption. Beside stand the ranks of their tokens. None for a
+    head whose rate is not known.
+    """
+    if not model.head.has_levels:
+        return None
+    tokens, images = tokens[: len(captions)], images[: len(captions)]
+    generator = torch.Generator(tokens.device).manual_seed(SEED)
+    curve = {}
+    for noise in NOISES:
+        blur = torch.randn(tokens.shape, device=tokens.device, generator=generator)
+        rebuilt = decoded(orderer, tokens + noise * model.std * blur)
+        curve[str(noise)] = {
+            "nats": _nats(tokens, captions, noise, model, orderer, processor, generator),
+            "psnr": mean_psnr(images, rebuilt),
+        }
+    return {
+        "at_noise": curve,
+        "entropy_rank": entropy_rank(tokens),
+        "participation_rank": participation_rank(tokens),
+        "images": len(tokens),
+    }
+
+
+def _nats(
+    tokens: Float[Tensor, "N K D"],
+    captions: Sequence[str],
+    noise: float,
+    model: ARModel,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    generator: torch.Generator,
+) -> float:
+    total = 0.0
+    for i in range(0, len(tokens), CHUNK):
+        condition = condition_on(captions[i : i + CHUNK], model, orderer, processor)
+        nats = rate(model, tokens[i : i + CHUNK], condition, noise, generator)
+        total += nats.double().sum().item()
+    return total / len(tokens)
+
+
+def nats_at(psnr: float, curve: Mapping[str, Mapping[str, float]]) -> float | None:
+    """The nats at which images have a PSNR, between two measured noises; None outside of them."""
+    points = sorted((at["psnr"], at["nats"]) for at in curve.values())
+    for (low, cheap), (high, dear) in pairwise(points):
+        if low <= psnr <= high:
+            return cheap + (dear - cheap) * (psnr - low) / max(high - low, 1e-9)
+    return None

@@ -1,0 +1,129 @@
+"""The proof of coevolution: matched error, paired differences, and a verdict by rule."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipes.coevolution import FOLLOWED, RATE, RECALL, gather, judged, tables
+from recipes.compute import equal_steps
+from recipes.prove_coevolution import ARMS, Coevolution
+from recipes.rating import nats_at
+
+COMPUTE = {arm: {"steps": 10, "flops": 10**9} for arm in ("frozen", "joint")}
+
+
+def found(recall: float, nats: float, right: float, psnr: float = 20.0) -> dict[str, Any]:
+    generation = {"class": right, "rebuilt": {"class": 0.9}, "real": {"class": 0.95}}
+    curve = {"0.05": (nats + 40, psnr + 2), "0.12": (nats, psnr), "0.5": (nats - 40, psnr - 8)}
+    return {
+        "retrieval": {"accuracy": {"1": recall, "2": recall + 0.2}},
+        "probe": {"accuracy": {"1": recall, "2": recall}},
+        "reconstruction": {"psnr": {"1": 15.0, "2": psnr}},
+        "trunk": {"words": {"0": {"1": 0.2}, "1": {"1": 0.4}}},
+        "generation": generation,
+        "rate": {
+            "at_noise": {s: {"nats": n, "psnr": p} for s, (n, p) in curve.items()},
+            "entropy_rank": 30.0,
+        },
+    }
+
+
+def write(folder: Path, measured: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text(json.dumps({"results": {"separate": measured}}))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[tuple[str, int], Path]:
+    """The joint arm is better by what hardly differs between seeds, though seeds differ much."""
+    for seed in range(3):
+        shift = 0.1 * seed
+        write(tmp_path / f"start-{seed}", found(0.4 + shift, 100, 0.5))
+        for arm, gain in (("frozen", 0.0), ("joint", 0.05 + 0.001 * seed)):
+            measured = found(0.4 + shift + gain, 100 - 100 * gain, 0.5 + shift + gain)
+            write(tmp_path / f"{arm}-{seed}" / "pair", measured)
+            write(tmp_path / f"{arm}-{seed}" / "fresh", measured)
+    return {
+        (arm, seed): tmp_path / f"{arm}-{seed}"
+        for arm in ("start", "frozen", "joint")
+        for seed in range(3)
+    }
+
+
+def test_differences_are_paired_by_seed(runs: Any) -> None:
+    joint = gather(runs, COMPUTE)["arms"]["joint"]
+    assert joint["figures"][RECALL]["low"] < joint["figures"][RECALL]["mean"] - 0.1
+    assert joint["to_frozen"][RECALL]["mean"] == pytest.approx(0.051)
+    assert joint["to_frozen"][RECALL]["low"] == pytest.approx(0.0485, abs=1e-4)
+    assert joint["to_frozen"][RATE]["mean"] == pytest.approx(5.1)  # fewer nats are better
+
+
+def test_both_gain_where_every_interval_is_above_0(runs: Any) -> None:
+    results = gather(runs, COMPUTE)
+    assert results["verdict"]["joint"]["verdict"] == "both gain"
+    assert tables(results)[-1].rows == [("joint", "gains", "gains", "both gain")]
+
+
+def test_one_seed_decides_nothing(runs: Any) -> None:
+    first = {run: out for run, out in runs.items() if run[1] == 0}
+    assert gather(first, COMPUTE)["verdict"]["joint"]["verdict"] == "no gain"
+
+
+GAINED = {"low": 0.01, "high": 0.02}
+LOST = {"low": -0.02, "high": -0.01}
+KEPT = {"low": -0.005, "high": 0.01}
+UNDECIDED = {"low": -0.1, "high": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("recall", "followed", "verdict"),
+    [
+        (GAINED, GAINED, "both gain"),
+        (GAINED, KEPT, "one gains, the other does not lose"),
+        (KEPT, GAINED, "one gains, the other does not lose"),
+        (KEPT, KEPT, "no gain"),
+        (GAINED, UNDECIDED, "no gain"),
+        (GAINED, LOST, "harm"),
+        (LOST, UNDECIDED, "harm"),
+    ],
+)
+def test_the_verdict_follows_from_the_intervals(recall: Any, followed: Any, verdict: str) -> None:
+    reader = "fresh reader, mean over prefixes"
+    differences = {RECALL: recall, reader: KEPT, FOLLOWED: followed, RATE: KEPT}
+    assert judged(differences, {RATE: {"mean": 100.0}})["verdict"] == verdict
+
+
+def test_nats_at_an_error_lie_on_the_line_between_two_noises() -> None:
+    curve = {"a": {"psnr": 20.0, "nats": 50.0}, "b": {"psnr": 24.0, "nats": 90.0}}
+    assert nats_at(21.0, curve) == pytest.approx(60.0)
+    assert nats_at(24.0, curve) == 90.0
+    assert nats_at(19.9, curve) is None and nats_at(24.1, curve) is None
+
+
+def test_runs_without_a_common_error_are_refused(runs: Any) -> None:
+    folder = runs["joint", 1] / "fresh"
+    (folder / "evaluation.json").unlink()
+    folder.rmdir()
+    write(folder, found(0.4, 100, 0.5, psnr=40.0))
+    with pytest.raises(ValueError, match=r"above 32\.00 dB in any noise, another falls to 20\.00"):
+        gather(runs, COMPUTE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"arms": ("joint",)}, "arms must hold frozen, got joint"),
+        ({"arms": ("frozen", "other")}, "arms must be among .*, got 'other'"),
+        ({"seeds": ()}, "seeds must hold at least one, got none"),
+    ],
+)
+def test_wrong_arms_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Coevolution(**changes)
+
+
+def test_arms_of_dearer_steps_do_fewer() -> None:
+    assert equal_steps({"joint": 30, "frozen": 10}, 100, "joint") == {"joint": 100, "frozen": 300}
+    assert set(ARMS) >= {"frozen", "apart", "joint", "shuffled", "orderer_only"}
