@@ -1,13 +1,13 @@
 """From the command line to a recipe's config: YAML files, then `--a.b=c`; mistakes in a sentence.
 
-Exit codes: 0 done (a run that was asked to stop and saved included), 1 a full disk, or defects from
-a recipe that looks for them, 2 bad input, 130 interrupted by hand; everything else is a fault of
-the program and keeps its traceback.
+Exit codes: 0 done (a run that was asked to stop and saved included, where `preempted_code` names no
+other), 1 a full disk, a loss that is not finite, or defects from a recipe that looks for them, 2
+bad input, 130 interrupted by hand; everything else is a fault of the program and keeps its
+traceback.
 """
 
 import argparse
 import dataclasses
-import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +19,10 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_ty
 import jsonargparse
 import yaml
 
+from .files import FULL
+
 C = TypeVar("C")
 OURS = frozenset({"orderer", "ar", "data", "recipes"})
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -45,8 +46,8 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+    except (ValueError, OSError, FloatingPointError) as error:
+        if isinstance(error, FloatingPointError) or getattr(error, "errno", None) in FULL:
             print(f"error: {_sentence(error)}", file=sys.stderr)
             raise SystemExit(1) from None
         if not _is_ours(error):
@@ -186,8 +187,8 @@ def _top_package(module: Mapping[str, Any]) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
 
 
