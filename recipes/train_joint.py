@@ -23,7 +23,6 @@ from recipes.conditions import condition_on
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
-from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
@@ -52,7 +51,7 @@ SHAPING = (
 def main(experiment: Experiment) -> None:
     """Train both, checkpoint, save."""
     settings = experiment.train_joint
-    device = prepare_device()
+    device = prepare_device(experiment.execution.stall_seconds)
     orderer = Orderer.from_pretrained(experiment.out / "orderer").to(device).train()
     processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
     model = ARModel.from_pretrained(experiment.out / "ar").to(device).train()
@@ -75,7 +74,7 @@ def main(experiment: Experiment) -> None:
     else:
         learners["orderer"] = settings.orderer_optim.learner(stage, settings.steps)
     progress = Progress(
-        folder=experiment.out / "checkpoints" / "joint",
+        saver=experiment.saver("joint"),
         learners=learners,
         settings={
             **settings_named(experiment, *SHAPING),
@@ -86,15 +85,7 @@ def main(experiment: Experiment) -> None:
     )
     first, earlier = progress.restore(experiment.resume)
 
-    with Run(
-        experiment.out,
-        "joint",
-        settings.steps,
-        experiment.log_every,
-        first,
-        samples_per_step=settings.batch_size,
-        earlier_seconds=earlier,
-    ) as run:
+    with experiment.run("joint", settings, first, earlier) as run:
         another = experiment.seed + 1  # than stage 1's order
         draw = experiment.data.draw(settings.batch_size, another, run)
         batches = experiment.data.batches(pairs, draw, processor)
@@ -131,13 +122,9 @@ def main(experiment: Experiment) -> None:
                 logged["alignment"] = aligned
                 weights = stage.balanced(terms, objectives.full_weights(), step)
                 loss = loss + settings.align * aligned + terms.total(weights)
-            update(step, loss, list(learners.values()))
+            update(step, loss, list(learners.values()), logged, batch.keys)
             run.log(step, {"loss": loss, **logged})
-            done = step + 1
-            if done % experiment.checkpoint_every == 0 or done == settings.steps:
-                progress.save(done, run)
-            elif run.stop_requested:
-                progress.save(done, run)
+            if progress.stops_after(step + 1, run):
                 return
         if run.is_main:
             tell_skipped(pairs.name, batches.skipped)
