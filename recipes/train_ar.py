@@ -24,6 +24,7 @@ from recipes.engine.processes import seed_everything
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
+from recipes.planning import tell_plan
 from recipes.training_record import training_record, write_record
 from recipes.validating import Validation
 
@@ -80,6 +81,8 @@ def main(experiment: Experiment) -> None:
         averages={"ar-average": average},
     )
     first, earlier = progress.restore(experiment.resume)
+    if experiment.dry_run:
+        return tell_plan(experiment, settings, progress, first, store)
 
     with experiment.run("ar", settings, first, earlier) as run:
         draw = experiment.data.draw(settings.batch_size, experiment.seed, run)

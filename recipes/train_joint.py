@@ -26,6 +26,7 @@ from recipes.engine.processes import seed_everything
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
+from recipes.planning import tell_plan
 from recipes.training_record import read_record, training_record, write_record
 
 SHAPING = (
@@ -84,6 +85,8 @@ def main(experiment: Experiment) -> None:
         },
     )
     first, earlier = progress.restore(experiment.resume)
+    if experiment.dry_run:
+        return tell_plan(experiment, settings, progress, first, pairs)
 
     with experiment.run("joint", settings, first, earlier) as run:
         another = experiment.seed + 1  # than stage 1's order

@@ -50,6 +50,7 @@ from recipes.engine.training import (
     prepare_device,
 )
 from recipes.experiment import Experiment
+from recipes.planning import tell_plan
 from recipes.training_record import training_record, write_record
 
 SHAPING = (
@@ -98,6 +99,8 @@ def main(experiment: Experiment) -> None:
         },
     )
     first, earlier = progress.restore(experiment.resume)
+    if experiment.dry_run:
+        return tell_plan(experiment, settings, progress, first, pairs)
 
     with experiment.run("orderer", settings, first, earlier) as run:
         parts = settings.accumulate

@@ -246,7 +246,8 @@ class Run(AbstractContextManager["Run"]):
         )
         write_status(self.logs, self.name, status)
         if state != "running":
-            hint = {"preempted": ": --resume goes on", "failed": f": {error}"}.get(state, "")
+            said = " ".join(str(error).split())
+            hint = {"preempted": ": --resume goes on", "failed": f": {said}"}.get(state, "")
             print(f"{self.name} {status.sentence()}{hint}", flush=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
