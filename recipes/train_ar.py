@@ -21,7 +21,7 @@ from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.ema import moving_average
 from recipes.engine.processes import seed_everything
-from recipes.engine.settings import settings_named
+from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
 from recipes.planning import tell_plan
@@ -74,9 +74,9 @@ def main(experiment: Experiment) -> None:
         saver=experiment.saver("ar"),
         learners={"ar": learner},
         settings={
+            **scalars_named("ar", config.own()),
             **settings_named(experiment, *SHAPING),
             "pairs": store.fingerprint,
-            "orderer_hash": store.orderer_hash,
         },
         averages={"ar-average": average},
     )

@@ -38,7 +38,7 @@ from recipes.data_settings import tell_skipped
 from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
-from recipes.engine.settings import settings_named
+from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.sharding import whole
 from recipes.engine.training import (
     Progress,
@@ -92,6 +92,7 @@ def main(experiment: Experiment) -> None:
         saver=saver,
         learners=learners,
         settings={
+            **scalars_named("orderer", model.config.own()),
             **settings_named(experiment, *SHAPING),
             **weights_named(model.config),
             "pairs": pairs.fingerprint,
