@@ -3,6 +3,7 @@ r"""Measure a part against the usual way of doing the same, both in one run.
     python -m recipes.bench data
     python -m recipes.bench orderer --json=bench.json
     python -m recipes.bench ar --runs=3
+    python -m recipes.bench checkpoint
     python -m recipes.bench data --source=flickr8k --split=val --json=bench.json --runs=7
 
 Prints for each case our figure, that of the reference, and how many times better ours is: medians
@@ -24,6 +25,10 @@ GPU instead what share of its rate of matrix products a training step reaches. T
 one core: sampling, packed, against the plain loop of MAR and its like, in seconds of CPU time; a
 training step; what it costs to have more tokens, steps or images; the rate of the linear layers.
 Takes ten minutes with three runs.
+
+`checkpoint`: seconds that training stands still for a save of an orderer of that size with AdamW's
+moments, synced, hashed and read back, against `torch.save`, which does none of that; what share of
+the time between two saves that is; and what is left of it in the background. Takes a minute.
 """
 
 import sys
@@ -32,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from recipes.benchmarks import ar, data, orderer
+from recipes.benchmarks import ar, checkpoint, data, orderer
 from recipes.engine.cli import run as start
 from recipes.engine.results import provenance, write_json
 
@@ -41,7 +46,7 @@ from recipes.engine.results import provenance, write_json
 class Config:
     """What to measure."""
 
-    what: Literal["data", "orderer", "ar"]
+    what: Literal["data", "orderer", "ar", "checkpoint"]
     source: Path | None = None
     """Folder of shards to take images from (data); null draws some."""
     split: str = "train"
@@ -60,7 +65,8 @@ def main(config: Config) -> None:
     if config.what == "data":
         measured = data.measure(config.runs, config.source, config.split)
     else:
-        measured = {"orderer": orderer, "ar": ar}[config.what].measure(config.runs)
+        parts = {"orderer": orderer, "ar": ar, "checkpoint": checkpoint}
+        measured = parts[config.what].measure(config.runs)
     for case in measured:
         print(case, flush=True)
         cases[case.name] = {**case.as_json(), **about}
