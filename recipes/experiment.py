@@ -263,7 +263,8 @@ class Experiment:
     """True says what a training would do, and with how much memory, and stops."""
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and below 2^63, got {self.seed}")
         at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         at_least(1, processes=self.processes, checkpoint_keep=self.checkpoint_keep)
         if not 0 <= self.preempted_code <= 255:

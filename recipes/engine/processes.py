@@ -57,6 +57,13 @@ def texts_of_all(text: str) -> list[str]:
     ]
 
 
+def is_of_another_process(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, or did not answer in time."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    )
+
+
 def check_launch(environment: Mapping[str, str]) -> None:
     """Refuse a launch that would start one process, or many alone, where many together were asked.
 

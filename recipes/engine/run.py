@@ -118,10 +118,11 @@ class Run(AbstractContextManager["Run"]):
     @property
     def stop_requested(self) -> bool:
         """Whether one of `STOPS` came, to any process: ask once a step on every process."""
+        signalled = self._signalled  # which a signal may set while the processes talk
         if self.world > 1:
-            signalled = torch.tensor(float(self._signalled), device=self.device)
-            self._signalled = bool(self.accelerator.reduce(signalled, "sum") > 0)
-        self._stopping = self._stopping or self._signalled
+            here = torch.tensor(float(signalled), device=self.device)
+            signalled = bool(self.accelerator.reduce(here, "sum") > 0)
+        self._stopping = self._stopping or signalled
         return self._stopping
 
     def __enter__(self) -> "Run":

@@ -8,9 +8,12 @@ import os
 import random
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +23,7 @@ import pytest
 from recipes import train_ar, train_joint, train_orderer
 from recipes.engine import saving, training
 from recipes.engine.checkpoint import load_latest
+from recipes.engine.cli import run
 from recipes.engine.run import STOPS, Run
 from recipes.experiment import Experiment
 from recipes.validating import Validation
@@ -140,15 +144,20 @@ def test_a_training_that_is_killed_restarts_by_itself_and_ends_in_the_same_bits(
     assert saved_in(stage, cut.out) == saved_in(stage, whole.out)
 
 
-def note_when(out: Path) -> None:
-    """Write down after how many steps a signal came."""
-    heard = Run._on_signal
+def expect_signal(out: Path, number: signal.Signals, steps: int, delay: float) -> None:
+    """Have a signal come to this process some seconds after some steps, and note when it came."""
+    log, heard, left = Run.log, Run._on_signal, iter(range(steps))
+
+    def counted(self: Run, step: int, values: Any) -> None:
+        log(self, step, values)
+        if next(left, None) == steps - 1:
+            threading.Timer(delay, os.kill, (os.getpid(), number)).start()
 
     def noted(self: Run, number: int, frame: Any) -> None:
         (out / "heard").write_text(str(self._done))
         heard(self, number, frame)
 
-    Run._on_signal = noted  # type: ignore[method-assign]
+    Run.log, Run._on_signal = counted, noted  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -172,16 +181,15 @@ def test_a_signal_to_one_process_saves_on_all_within_a_step(
     cut = start("cut", stage, steps)
     draw = random.Random(world)
 
-    def work() -> None:
-        note_when(cut.out)
-        stage.main(cut)
+    def work(experiment: Experiment, whose: int, *when: Any) -> None:
+        if int(os.environ.get("RANK", "0")) == whose:
+            expect_signal(experiment.out, *when)
+        stage.main(experiment)
 
     for number in range(times):
-        processes = forked.start(work, world)
-        wait_for_lines(stage, cut.out, lines_in(stage, cut.out) + draw.randrange(1, 4))
-        time.sleep(draw.uniform(0, 0.02))
-        os.kill(draw.choice(processes).pid, STOPS[number % len(STOPS)])
-        assert forked.finish(processes) == [0] * world
+        when = STOPS[number % len(STOPS)], draw.randrange(1, 4), draw.uniform(0, 0.05)
+        stopped = partial(work, cut, draw.randrange(world), *when)
+        assert forked.run(stopped, world) == [0] * world
         status = status_of(stage, cut.out)
         assert status["status"] == "preempted"
         assert status["steps_done"] - int((cut.out / "heard").read_text()) in (0, 1)
@@ -205,15 +213,23 @@ def test_the_exit_code_of_a_training_that_was_stopped_is_a_setting(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dead", "stalled"])
 def test_a_process_does_not_wait_for_one_that_is(
-    number: signal.Signals, start: Start, forked: Any
+    number: signal.Signals, start: Start, forked: Any, tmp_path: Path
 ) -> None:
     cut = start("cut", train_ar, 10_000)
-    first, second = forked.start(lambda: train_ar.main(cut), world=2, stall_seconds=3)
+
+    def work() -> None:
+        sys.stderr = (tmp_path / os.environ["RANK"]).open("w", buffering=1)
+        run(lambda _: train_ar.main(cut), Experiment, [])
+
+    first, second = forked.start(work, world=2, stall_seconds=3)
     wait_for_lines(train_ar, cut.out, 2)
     os.kill(second.pid, number)
     began = time.monotonic()
     assert forked.finish([first]) == [1]
     assert time.monotonic() - began < 20
+    assert (
+        "error: a process that trains with this one is gone or st" in (tmp_path / "0").read_text()
+    )
     assert status_of(train_ar, cut.out)["status"] == "failed"
 
 
