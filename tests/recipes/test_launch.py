@@ -71,7 +71,8 @@ def test_what_all_know_is_said_once(recipe: Path, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == "error: no\n"
 
 
-def test_a_stop_is_handed_on_and_waited_for(recipe: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_is_handed_on_and_waited_for(recipe: Path, number: signal.Signals) -> None:
     recipe.write_text(
         "import os, pathlib, signal, time\n"
         "rank = os.environ['RANK']\n"
@@ -85,10 +86,10 @@ def test_a_stop_is_handed_on_and_waited_for(recipe: Path) -> None:
         patience = time.monotonic() + 60
         while time.monotonic() < patience and len(list(Path().glob("ready-?"))) < 2:
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=stop).start()
-    assert launch("trial", [], processes=2) == 128 + signal.SIGTERM
+    assert launch("trial", [], processes=2) == 128 + number
     assert Path("saved-0").exists() and Path("saved-1").exists()
 
 
