@@ -40,6 +40,8 @@ class Batch:
     every: tuple[tuple[str, ...], ...]
     """All captions of each image."""
     indices: Int64[Tensor, "B"]
+    keys: tuple[str, ...]
+    """Their names in the source."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +50,8 @@ class TokenBatch:
 
     tokens: Float[Tensor, "B K D"]
     captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    """Of the images."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Batches(Draw):
         """
         indices, epochs = self._indices(step, self.source.counts)
         images = np.empty((len(indices), self.framing.size, self.framing.size, 3), np.uint8)
-        captions, phrases, every = [], [], []
+        captions, phrases, every, keys = [], [], [], []
         for place, (index, epoch) in enumerate(zip(indices, epochs, strict=True)):
             into = images[place]
             indices[place], pair = self._whole(index, epoch, into)
@@ -157,12 +161,14 @@ class Batches(Draw):
             captions.append(self._caption(pair.captions, epoch, index))
             phrases.append(self._phrase(captions[-1], epoch, index))
             every.append(pair.captions)
+            keys.append(pair.key)
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
             captions=tuple(captions),
             phrases=tuple(phrases),
             every=tuple(every),
             indices=torch.tensor(indices),
+            keys=tuple(keys),
         )
 
     def ahead(self, first: int, last: int, workers: int = 1) -> Iterator[tuple[int, Batch]]:
@@ -200,7 +206,8 @@ class TokenBatches(Draw):
             self._caption(self.store.captions[index], epoch, index)
             for index, epoch in zip(indices, epochs, strict=True)
         )
-        return TokenBatch(tokens=self.store.tokens[indices], captions=captions)
+        keys = tuple(self.store.keys[index] for index in indices)
+        return TokenBatch(tokens=self.store.tokens[indices], captions=captions, keys=keys)
 
 
 def _ahead(at: Callable[[int], Batch], steps: range, workers: int) -> Iterator[tuple[int, Batch]]:

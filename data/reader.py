@@ -37,6 +37,7 @@ class Shown:
     phrase: str
     every: tuple[str, ...]
     index: int
+    key: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,8 @@ class Reader(Draw):
         captions = tuple(filter(self.fits, pair.captions))
         if not captions:
             return _placed(Damaged(key=pair.key, reason="caption too long"), url)
-        index = identity(_place(pair.key, url))
+        key = _place(pair.key, url)
+        index = identity(key)
         image = self.framing.show(pair.image, self.seed, epoch, index)
         caption = self._caption(captions, epoch, index)
         return Shown(
@@ -96,6 +98,7 @@ class Reader(Draw):
             phrase=self._phrase(caption, epoch, index),
             every=captions,
             index=index,
+            key=key,
         )
 
 
@@ -107,6 +110,7 @@ def _batch(samples: Sequence[Shown]) -> Batch:
         phrases=tuple(sample.phrase for sample in samples),
         every=tuple(sample.every for sample in samples),
         indices=torch.tensor([sample.index for sample in samples]),
+        keys=tuple(sample.key for sample in samples),
     )
 
 

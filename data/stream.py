@@ -137,5 +137,5 @@ class Stream(Draw):
 
 def _leave_signals(_: int) -> None:
     """Let a reader outlive what asks the run to stop: the run still saves, and then ends it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .formats import Migration, up_to_date
+from .header import is_of_weights, kinds_in
 from .saved import (
     Saved,
     check_weights,
@@ -162,6 +163,7 @@ class CheckedModel(PreTrainedModel):
         except (OSError, SafetensorError) as error:
             raise OSError(f"no model can be read from {name}: {_damage(files, error)}") from error
         _refuse_other_weights(name, report)
+        _refuse_other_kinds(name, files, model)
         _refuse_what_is_no_number(name, model)
         model.saved = saved
         return model
@@ -199,6 +201,21 @@ def _refuse_other_weights(name: str | Path, report: Mapping[str, Any]) -> None:
             f"the weights in {name} do not fit the settings beside them: "
             f"{key} is {list(saved)} and must be {list(wanted)}"
         )
+
+
+def _refuse_other_kinds(name: str | Path, files: Iterable[Path], model: PreTrainedModel) -> None:
+    wanted = model.state_dict()
+    for file in files:
+        try:
+            kinds = kinds_in(file)
+        except ValueError as error:
+            raise ValueError(f"the weights in {name} are damaged: {error}") from error
+        for key, kind in sorted(kinds.items()):
+            if key in wanted and wanted[key].is_floating_point() != is_of_weights(kind):
+                raise ValueError(
+                    f"the weights in {name} do not fit the settings beside them: {key} is of "
+                    f"{kind} and must be of {wanted[key].dtype}"
+                )
 
 
 def _refuse_what_is_no_number(name: str | Path, model: PreTrainedModel) -> None:

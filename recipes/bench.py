@@ -3,6 +3,8 @@ r"""Measure a part against the usual way of doing the same, both in one run.
     python -m recipes.bench data
     python -m recipes.bench orderer --json=bench.json
     python -m recipes.bench ar --runs=3
+    python -m recipes.bench joint
+    python -m recipes.bench checkpoint
     python -m recipes.bench data --source=flickr8k --split=val --json=bench.json --runs=7
 
 Prints for each case our figure, that of the reference, and how many times better ours is: medians
@@ -24,6 +26,14 @@ GPU instead what share of its rate of matrix products a training step reaches. T
 one core: sampling, packed, against the plain loop of MAR and its like, in seconds of CPU time; a
 training step; what it costs to have more tokens, steps or images; the rate of the linear layers.
 Takes ten minutes with three runs.
+
+`joint`: a step of stage 3 by each route, against one of stage 1 and one of stage 2 of the same
+sizes and pairs, those of the demo, in seconds of CPU time on one core; and memory. Takes two
+minutes.
+
+`checkpoint`: seconds that training stands still for a save of an orderer of that size with AdamW's
+moments, synced, hashed and read back, against `torch.save`, which does none of that; what share of
+the time between two saves that is; and what is left of it in the background. Takes a minute.
 """
 
 import sys
@@ -32,7 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from recipes.benchmarks import ar, data, orderer
+from recipes.benchmarks import ar, checkpoint, data, joint, orderer
 from recipes.engine.cli import run as start
 from recipes.engine.results import provenance, write_json
 
@@ -41,7 +51,7 @@ from recipes.engine.results import provenance, write_json
 class Config:
     """What to measure."""
 
-    what: Literal["data", "orderer", "ar"]
+    what: Literal["data", "orderer", "ar", "joint", "checkpoint"]
     source: Path | None = None
     """Folder of shards to take images from (data); null draws some."""
     split: str = "train"
@@ -60,7 +70,8 @@ def main(config: Config) -> None:
     if config.what == "data":
         measured = data.measure(config.runs, config.source, config.split)
     else:
-        measured = {"orderer": orderer, "ar": ar}[config.what].measure(config.runs)
+        parts = {"orderer": orderer, "ar": ar, "joint": joint, "checkpoint": checkpoint}
+        measured = parts[config.what].measure(config.runs)
     for case in measured:
         print(case, flush=True)
         cases[case.name] = {**case.as_json(), **about}

@@ -21,7 +21,9 @@ from orderer import Borrowed, Objectives, OrdererConfig, OrdererProcessor, compl
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers
-from recipes.engine.settings import at_least, share
+from recipes.engine.run import Run
+from recipes.engine.saving import Saver
+from recipes.engine.settings import at_least, plain_settings, share
 from recipes.engine.training import Learner
 
 BLOCKS = ("blocks.", "layers.", ".layer.")
@@ -295,20 +297,66 @@ class Experiment:
     also after a resume."""
     log_every: int = 10
     """Steps between two lines of the log."""
+    tracker: str = "tensorboard"
+    """Of accelerate's, whichever is installed, for what is logged; the log itself is JSON lines."""
     checkpoint_every: int = 500
     """Steps between two checkpoints."""
+    checkpoint_keep: int = 2
+    """The newest checkpoints that are kept."""
+    checkpoint_in_background: bool = False
+    """True writes them while training goes on, from a copy in the CPU's memory."""
+    preempted_code: int = 0
+    """Exit code of a training that was asked to stop, and saved: 0 is done for most schedulers, 75
+    or 143 asks some of them to start it again."""
     resume: bool = False
     """Go on from the newest checkpoint in `out`."""
+    dry_run: bool = False
+    """True says what a training would do, and with how much memory, and stops."""
 
     def __post_init__(self) -> None:
-        at_least(0, seed=self.seed)
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and below 2^63, got {self.seed}")
         at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
-        at_least(1, processes=self.processes)
+        at_least(1, processes=self.processes, checkpoint_keep=self.checkpoint_keep)
+        if not 0 <= self.preempted_code <= 255:
+            raise ValueError(f"preempted_code must lie in 0..255, got {self.preempted_code}")
         if self.data.templates and self.train_orderer.detail:
             raise ValueError(
                 "train_orderer.detail is for captions that grow in detail and data.templates for "
                 f"labels, got both, {self.data.templates[0]!r} the first template"
             )
+
+    def saver(self, training: str) -> Saver:
+        """The checkpoints of a training."""
+        return Saver(
+            folder=self.out / "checkpoints" / training,
+            every=self.checkpoint_every,
+            keep=self.checkpoint_keep,
+            in_background=self.checkpoint_in_background,
+        )
+
+    def run(
+        self,
+        training: str,
+        settings: OrdererTraining | ARTraining | JointTraining,
+        first_step: int,
+        earlier_seconds: float,
+        shown: Sequence[str] = ("loss",),
+    ) -> Run:
+        """The surroundings of a training, from its first step or from where it is resumed."""
+        return Run(
+            self.out,
+            training,
+            settings.steps,
+            self.log_every,
+            first_step,
+            samples_per_step=settings.batch_size,
+            earlier_seconds=earlier_seconds,
+            shown=shown,
+            config=plain_settings(self),
+            tracker=self.tracker,
+            preempted_code=self.preempted_code,
+        )
 
     def orderer_config(self, caption_pieces: list[int] | None = None) -> OrdererConfig:
         """Check the settings of the orderer, completed by what the captions decide.

@@ -110,14 +110,11 @@ class Joint:
             terms.total(weights).backward()
             learners.append(self.learners["orderer"])
             logged = {**terms.values, "share": junction.share, "cosine": junction.cosine}
-        norms = apply_gradients(step, learners)
+        logged = {"loss": losses["ar"], **losses, **logged}
+        norms = apply_gradients(step, learners, logged, batch.keys)
         self._settle(step, seen.detach())
-        return {
-            "loss": losses["ar"],
-            **losses,
-            **logged,
-            **dict(zip(("ar_gradient_norm", "orderer_gradient_norm"), norms, strict=False)),
-        }
+        names = ("ar_gradient_norm", "orderer_gradient_norm")
+        return {**logged, **dict(zip(names, norms, strict=False))}
 
     def _junction(self, tokens: Float[Tensor, "B K D"]) -> Junction:
         settings = self.experiment.train_joint

@@ -183,6 +183,8 @@ def _job(
             continue
         tasks = [word for word in recipe if not word.startswith("-")]
         options = [word for word in recipe if word.startswith("-")]
+        if resume and tasks[0].startswith("train_"):
+            options.append("--resume")
         todo.append((*tasks, *config, *options))
     return Job(name=out.name, log=out / "output.txt", recipes=todo)
 

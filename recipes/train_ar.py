@@ -21,10 +21,10 @@ from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.ema import moving_average
 from recipes.engine.processes import seed_everything
-from recipes.engine.run import Run
-from recipes.engine.settings import settings_named
+from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
+from recipes.planning import tell_plan
 from recipes.training_record import training_record, write_record
 from recipes.validating import Validation
 
@@ -35,17 +35,22 @@ SHAPING = (
     "data.length_power",
     "data.weights",
     "ar",
-    "train_ar",
+    "train_ar.steps",
+    "train_ar.batch_size",
+    "train_ar.condition_drop",
+    "train_ar.caption_weight",
+    "train_ar.optim",
+    "train_ar.ema_decay",
     "seed",
     "precision",
 )
-"""Settings that the learning depends on."""
+"""Settings that the learning depends on; how many pairs are held, `pairs` below says."""
 
 
 def main(experiment: Experiment) -> None:
     """Train, checkpoint, save."""
     settings = experiment.train_ar
-    device = prepare_device()
+    device = prepare_device(experiment.execution.stall_seconds)
     orderer = Orderer.from_pretrained(experiment.out / "orderer").to(device).eval()
     processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
     store = TokenStore.open(experiment.out / "tokens")
@@ -66,26 +71,20 @@ def main(experiment: Experiment) -> None:
     learner = settings.optim.learner(model, settings.steps)
     average = moving_average(model, settings.ema_decay)
     progress = Progress(
-        folder=experiment.out / "checkpoints" / "ar",
+        saver=experiment.saver("ar"),
         learners={"ar": learner},
         settings={
+            **scalars_named("ar", config.own()),
             **settings_named(experiment, *SHAPING),
             "pairs": store.fingerprint,
-            "orderer_hash": store.orderer_hash,
         },
         averages={"ar-average": average},
     )
     first, earlier = progress.restore(experiment.resume)
+    if experiment.dry_run:
+        return tell_plan(experiment, settings, progress, first, store)
 
-    with Run(
-        experiment.out,
-        "ar",
-        settings.steps,
-        experiment.log_every,
-        first,
-        samples_per_step=settings.batch_size,
-        earlier_seconds=earlier,
-    ) as run:
+    with experiment.run("ar", settings, first, earlier) as run:
         draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
         batches = TokenBatches(store, **vars(draw))
         place = -1 if experiment.data.last_share >= 0.5 else 0
@@ -103,7 +102,7 @@ def main(experiment: Experiment) -> None:
                 if settings.caption_weight:
                     losses["caption"] = loss_of_writing(model, tokens, batch.captions, processor)
             total = losses["loss"] + settings.caption_weight * losses.get("caption", 0)
-            (norm,) = update(step, total, [learner])
+            (norm,) = update(step, total, [learner], losses, batch.keys)
             run.log(
                 step,
                 {
@@ -115,16 +114,13 @@ def main(experiment: Experiment) -> None:
             )
             average.update_parameters(model)
             done = step + 1
-            if done % settings.validate_every == 0 and done < settings.steps:
-                run.record(step, validation.of_both(model, average.module, run))
-            if done % experiment.checkpoint_every == 0 or done == settings.steps:
-                progress.save(done, run)
-            elif run.stop_requested:
-                progress.save(done, run)
+            if done % settings.validate_every == 0 or done == settings.steps:
+                found = validation.of_both(model, average.module, run)
+                run.record(step, found)
+            if progress.stops_after(done, run):
                 return
-        found = validation.of_both(model, average.module, run)
-        if first < settings.steps:  # else it was recorded before
-            run.record(settings.steps - 1, found)
+        if first == settings.steps:  # it was recorded before
+            found = validation.of_both(model, average.module, run)
         if run.is_main:
             is_averaged = found["validation_ema"] < found["validation"]
             better = average.module if is_averaged else model

@@ -21,11 +21,11 @@ from orderer import Orderer, OrdererProcessor
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
-from recipes.engine.run import Run
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, prepare_device
 from recipes.experiment import Experiment
 from recipes.joining import Joint
+from recipes.planning import tell_plan
 from recipes.training_record import read_record, training_record, write_record
 from recipes.watching import SHOWN, Watch
 
@@ -52,7 +52,7 @@ SHAPING = (
 def main(experiment: Experiment) -> None:
     """Train both, watch, checkpoint, save."""
     settings = experiment.train_joint
-    device = prepare_device()
+    device = prepare_device(experiment.execution.stall_seconds)
     orderer = Orderer.from_pretrained(experiment.out / "orderer").to(device)
     processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
     model = ARModel.from_pretrained(experiment.out / "ar").to(device)
@@ -66,7 +66,7 @@ def main(experiment: Experiment) -> None:
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     joint = Joint.of(experiment, orderer, model, processor)
     progress = Progress(
-        folder=experiment.out / "checkpoints" / "joint",
+        saver=experiment.saver("joint"),
         learners=joint.learners,
         settings={
             **settings_named(experiment, *SHAPING),
@@ -77,17 +77,10 @@ def main(experiment: Experiment) -> None:
         averages=joint.averages,
     )
     first, earlier = progress.restore(experiment.resume)
+    if experiment.dry_run:
+        return tell_plan(experiment, settings, progress, first, pairs)
 
-    with Run(
-        experiment.out,
-        "joint",
-        settings.steps,
-        experiment.log_every,
-        first,
-        samples_per_step=settings.batch_size,
-        earlier_seconds=earlier,
-        shown=("loss", *SHOWN),
-    ) as run:
+    with experiment.run("joint", settings, first, earlier, ("loss", *SHOWN)) as run:
         another = experiment.seed + 1  # than stage 1's order
         draw = experiment.data.draw(settings.batch_size, another, run)
         batches = experiment.data.batches(replayed, draw, processor)
@@ -98,17 +91,14 @@ def main(experiment: Experiment) -> None:
             seed_everything(experiment.seed, run.rank, step)
             run.log(step, joint.learn(step, batch))
             done = step + 1
-            saves = done % experiment.checkpoint_every == 0 or done == settings.steps
-            stops = not saves and run.stop_requested
-            if saves or stops or done % settings.watch_every == 0:
+            saves = progress.is_due(done, run) or run.stop_requested
+            if saves or done % settings.watch_every == 0:
                 found = watch.measure(orderer)
                 complaint = watch.complaint(found, settings.limits)
                 run.record(step, found)
             if complaint:
                 break
-            if saves or stops:
-                progress.save(done, run)
-            if stops:
+            if progress.stops_after(done, run):
                 return
         if complaint:
             good = progress.return_to_newest()

@@ -38,8 +38,7 @@ from recipes.data_settings import tell_skipped
 from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
-from recipes.engine.run import Run
-from recipes.engine.settings import settings_named
+from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.sharding import whole
 from recipes.engine.training import (
     Progress,
@@ -51,6 +50,7 @@ from recipes.engine.training import (
     prepare_device,
 )
 from recipes.experiment import Experiment
+from recipes.planning import tell_plan
 from recipes.training_record import training_record, write_record
 
 SHAPING = (
@@ -74,12 +74,12 @@ def main(experiment: Experiment) -> None:
     """Train, checkpoint, save."""
     settings = experiment.train_orderer
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    checkpoints = experiment.out / "checkpoints" / "orderer"
-    is_fresh = find_start(checkpoints, experiment.resume) is None
+    saver = experiment.saver("orderer")
+    is_fresh = find_start(saver.folder, experiment.resume) is None
     built = build_stage1(experiment, is_fresh)
     pairs, processor, model = built.pairs, built.processor, built.stage.orderer
 
-    device = prepare_device()
+    device = prepare_device(experiment.execution.stall_seconds)
     processes = PartialState().num_processes
     check_divides(settings.batch_size, settings.accumulate, processes)
     stage = built.stage.to(device).train()
@@ -89,9 +89,10 @@ def main(experiment: Experiment) -> None:
         against = stage.discriminator.to(device).train()
         learners["discriminator"] = settings.discriminator_optim.learner(against, settings.steps)
     progress = Progress(
-        folder=checkpoints,
+        saver=saver,
         learners=learners,
         settings={
+            **scalars_named("orderer", model.config.own()),
             **settings_named(experiment, *SHAPING),
             **weights_named(model.config),
             "pairs": pairs.fingerprint,
@@ -99,16 +100,10 @@ def main(experiment: Experiment) -> None:
         },
     )
     first, earlier = progress.restore(experiment.resume)
+    if experiment.dry_run:
+        return tell_plan(experiment, settings, progress, first, pairs)
 
-    with Run(
-        experiment.out,
-        "orderer",
-        settings.steps,
-        experiment.log_every,
-        first,
-        samples_per_step=settings.batch_size,
-        earlier_seconds=earlier,
-    ) as run:
+    with experiment.run("orderer", settings, first, earlier) as run:
         parts = settings.accumulate
         draw = experiment.data.draw(settings.batch_size // parts, experiment.seed, run)
         batches = experiment.data.batches(pairs, draw, processor)
@@ -118,6 +113,7 @@ def main(experiment: Experiment) -> None:
             weights = settings.objectives.weights(step)
             clear_gradients(list(learners.values()))
             values, balanced = [], None
+            keys: list[str] = []
             for _, batch in islice(ahead, parts):
                 said = say(batch, processor, model.config.tokens, settings.detail).to(device)
                 with precise(device, experiment.precision):
@@ -128,13 +124,11 @@ def main(experiment: Experiment) -> None:
                 (loss / parts).backward()
                 pulls = {f"gradient_norm/{name}": pull for name, pull in pulls.items()}
                 values.append({"loss": loss, **terms.values, **terms.apart, **pulls})
-            norm, *_ = apply_gradients(step, list(learners.values()))
-            run.log(step, {**mean_values(values), "gradient_norm": norm})
-            done = step + 1
-            if done % experiment.checkpoint_every == 0 or done == settings.steps:
-                progress.save(done, run)
-            elif run.stop_requested:
-                progress.save(done, run)
+                keys += batch.keys
+            means = mean_values(values)
+            norm, *_ = apply_gradients(step, list(learners.values()), means, keys)
+            run.log(step, {**means, "gradient_norm": norm})
+            if progress.stops_after(step + 1, run):
                 return
         weights_of_all = whole(model.state_dict())
         if run.is_main:

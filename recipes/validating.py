@@ -16,7 +16,8 @@ from recipes.conditions import condition_on
 from recipes.engine.run import Run
 
 TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
-BATCH = 64
+BATCH = 32
+"""Pairs that share their draws of noise: the same ones however many processes there are."""
 SEED = 0
 """Of the noise, the same at every validation."""
 
@@ -38,10 +39,10 @@ class Validation:
         assert isinstance(model, ARModel)
         was_training = model.training
         model.eval()
-        mine = range(run.rank, len(self.store), run.world)
+        blocks = range(0, len(self.store), BATCH)
         sums = torch.zeros(1 + len(TIMESTEPS) * model.head.has_levels, dtype=torch.float64)
-        for start in range(0, len(mine), BATCH):
-            indices = list(mine[start : start + BATCH])
+        for start in blocks[run.rank :: run.world]:
+            indices = list(range(start, min(start + BATCH, len(self.store))))
             sums += len(indices) * self._means(model, indices)
         model.train(was_training)
         total = run.accelerator.reduce(sums.to(run.device), "sum") / len(self.store)

@@ -19,6 +19,7 @@ SHARED_BY_STAGES = {
     "orderer.positions",
     "orderer.flow",
     "orderer.formats",
+    "orderer.header",
     "orderer.inputs",
     "orderer.packed",
     "orderer.pieces",

@@ -1,6 +1,9 @@
 """Saving and loading: the same model bit for bit, and refusals in a sentence."""
 
 import json
+import pickle
+import random
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +151,102 @@ def test_truncated_weights_are_refused(orderer_folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(OSError, match=f"no model can be read from {orderer_folder}"):
         Orderer.from_pretrained(orderer_folder)
+
+
+def taken_apart(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The header and the numbers of a model's weights."""
+    content = (folder / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def put_together(folder: Path, header: bytes, numbers: bytes, length: int | None = None) -> None:
+    size = struct.pack("<Q", len(header) if length is None else length)
+    (folder / "model.safetensors").write_bytes(size + header + numbers)
+
+
+BIAS = "decoder.blocks.0.attention.out.bias"
+"""16 numbers."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data_offsets": [0, 10**12]}, "no model can be read"),
+        ({"shape": [2**62, 2**62]}, "no model can be read"),
+        ({"dtype": "I32"}, f"{BIAS} is of I32 and must be of torch.float32"),
+        ({"dtype": "F16", "shape": [32]}, rf"{BIAS} is \[32\] and must be \[16\]"),
+        ({"dtype": "PICKLE"}, "no model can be read"),
+    ],
+    ids=["out of bounds", "overflow", "whole numbers", "another size", "another kind"],
+)
+def test_weights_whose_header_lies_are_refused(
+    changes: dict[str, Any], sentence: str, orderer_folder: Path
+) -> None:
+    header, numbers = taken_apart(orderer_folder)
+    header[BIAS].update(changes)
+    put_together(orderer_folder, json.dumps(header).encode(), numbers)
+    with pytest.raises((OSError, ValueError), match=sentence):
+        Orderer.from_pretrained(orderer_folder)
+
+
+@pytest.mark.parametrize("length", [0, 2**63, 2**64 - 1, 99_999_999])
+def test_a_header_of_a_length_that_cannot_be_is_refused(length: int, orderer_folder: Path) -> None:
+    header, numbers = taken_apart(orderer_folder)
+    put_together(orderer_folder, json.dumps(header).encode(), numbers, length)
+    with pytest.raises(OSError, match="no model can be read"):
+        Orderer.from_pretrained(orderer_folder)
+
+
+def test_a_name_that_comes_twice_is_refused(orderer_folder: Path) -> None:
+    header, numbers = taken_apart(orderer_folder)
+    again = f', "{BIAS}": {json.dumps(header[BIAS])}}}'
+    put_together(orderer_folder, (json.dumps(header)[:-1] + again).encode(), numbers)
+    with pytest.raises(ValueError, match=f"{BIAS} comes twice in the header"):
+        Orderer.from_pretrained(orderer_folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("kind", ["zip", "pickle"])
+def test_a_pickle_is_refused_and_not_opened(
+    name: str, kind: str, orderer_folder: Path, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (canary,)
+
+    (orderer_folder / "model.safetensors").unlink()
+    if kind == "zip":
+        torch.save({"w": Runs()}, orderer_folder / name)
+    else:
+        (orderer_folder / name).write_bytes(pickle.dumps({"w": Runs()}))
+    with pytest.raises(ValueError, match=r"turn them into safetensors with python -m recipes\."):
+        Orderer.from_pretrained(orderer_folder)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("times", [30, pytest.param(1_000, marks=pytest.mark.long)])
+def test_a_mutated_header_is_refused_or_says_the_same(
+    times: int, tiny_orderer: Orderer, orderer_folder: Path
+) -> None:
+    file = orderer_folder / "model.safetensors"
+    content, expected = file.read_bytes(), tiny_orderer.state_dict()
+    (length,) = struct.unpack("<Q", content[:8])
+    draw, refused = random.Random(0), 0
+    for _ in range(times):
+        mutated = bytearray(content)
+        for _ in range(draw.randint(1, 3)):
+            mutated[draw.randrange(8 + length)] = draw.randrange(256)
+        file.write_bytes(mutated)
+        try:
+            found = Orderer.from_pretrained(orderer_folder).state_dict()
+        except (OSError, ValueError):
+            refused += 1
+        else:
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert refused > 0.8 * times
 
 
 def test_weights_with_a_gap_are_refused(orderer_folder: Path) -> None:

@@ -56,7 +56,7 @@ def measure(runs: int) -> Iterator[Case]:
         yield share_of_rate(model, torch.device("cuda"), runs)
         return
     torch.set_num_threads(1)
-    images = _images(model, BATCH)
+    images = draw_images(model, BATCH)
     for precision in DTYPES:
         yield _linears(precision, runs)
         yield _encoding(model, images, precision, runs)
@@ -173,7 +173,7 @@ def stock_step(model: Orderer, images: Tensor, precision: Precision) -> Callable
 
 def share_of_rate(model: Orderer, device: torch.device, runs: int) -> Case:
     """Operations per second of a training step in bf16, against those of one large product."""
-    images = _images(model, GPU_BATCH).to(device)
+    images = draw_images(model, GPU_BATCH).to(device)
     step = our_step(model.to(device), images, "bf16")
     with FlopCounterMode(display=False) as counter:
         step()
@@ -188,7 +188,8 @@ def share_of_rate(model: Orderer, device: torch.device, runs: int) -> Case:
     )
 
 
-def _images(model: Orderer, number: int) -> Tensor:
+def draw_images(model: Orderer, number: int) -> Tensor:
+    """Images of noise, the same every time."""
     side = model.config.image_size
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (number, 3, side, side), dtype=torch.uint8, generator=generator)

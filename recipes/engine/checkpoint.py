@@ -2,26 +2,33 @@
 
     folder/step-00001234/   model.safetensors  optimizer.safetensors  ...  state.json  manifest.json
 
-A checkpoint counts once it has its name, and it gets its name last. The manifest holds the sha256
-of every other file: one flipped bit loads silently in safetensors and in pickle alike, in 299 and
-297 of 300 trials. A folder named `step-00001234~` is an older copy of the same step, set aside for
-the moment in which the new one takes its name.
+A checkpoint counts once it has its name, and it gets its name last, when it reads back as it was
+written; only then is the oldest removed. The manifest holds the sha256 of every other file: one
+flipped bit loads silently in safetensors and in pickle alike, in 299 and 297 of 300 trials. A
+folder named `step-00001234~` is an older copy of the same step, set aside for the moment in which
+the new one takes its name.
+
+Checkpoints are whole, also where a model is shared out: written in parts they would save the time
+to gather them, which our sizes do not notice, and cost that any number of processes can go on, and
+that one file with one hash says what a tensor was.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from .files import JSON, sync_folder, write_synced
+from .files import FULL, JSON, sync_folder, write_synced
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -53,15 +60,26 @@ def save_checkpoint(
         tensors: groups of tensors, one file each.
         state: everything else, as JSON.
         keep: how many to keep, at least 1.
+
+    Raises:
+        OSError: if it cannot be written, or reads back otherwise; nothing of it is left then, and
+            the checkpoints before it are as they were.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear_away(folder)
     target = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{target.name}"
-    _write_files(temporary, step, _encode(tensors, state))
-    _give_name(temporary, target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear_away(folder)
+        _write_files(temporary, step, tensors, state)
+        _check_readable(temporary, step)
+        _give_name(temporary, target)
+    except OSError as error:
+        _clear_away(folder)
+        if error.errno in FULL:
+            raise _no_room(error, target, tensors) from error
+        raise
     _remove_older(folder, step, keep)
     return target
 
@@ -76,7 +94,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
     """
     saved = _saved(folder)
     for path in reversed(saved):
-        damaged = _damaged_files(path)
+        damaged = _damaged_files(path, _step(path))
         if not damaged:
             return _load(path)
         logging.getLogger(__name__).warning(
@@ -102,11 +120,28 @@ def find_start(folder: Path, resume: bool) -> Checkpoint | None:
     return None
 
 
-def _encode(
+def _write_files(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, JSON],
+) -> None:
+    folder.mkdir()
+    digests = {}
+    for name, data in _encoded(tensors, state):
+        write_synced(folder / name, data)
+        digests[name] = hashlib.sha256(data).hexdigest()
+    write_synced(folder / MANIFEST, _manifest(step, digests))
+    sync_folder(folder)
+
+
+def _encoded(
     tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]
-) -> dict[str, bytes]:
-    files = {f"{name}.safetensors": _encode_group(group) for name, group in tensors.items()}
-    return {**files, STATE: json.dumps(state, indent=1).encode()}
+) -> Iterator[tuple[str, bytes]]:
+    """The files by name, one after another: memory has to hold only one of them."""
+    for name, group in tensors.items():
+        yield f"{name}.safetensors", _encode_group(group)
+    yield STATE, json.dumps(state, indent=1).encode()
 
 
 def _encode_group(group: Mapping[str, Tensor]) -> bytes:
@@ -115,13 +150,22 @@ def _encode_group(group: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(copies)
 
 
-def _write_files(folder: Path, step: int, files: Mapping[str, bytes]) -> None:
-    folder.mkdir()
-    for name, data in files.items():
-        write_synced(folder / name, data)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    write_synced(folder / MANIFEST, _manifest(step, digests))
-    sync_folder(folder)
+def _check_readable(written: Path, step: int) -> None:
+    if damaged := _damaged_files(written, step):
+        names = ", ".join(damaged)
+        raise OSError(errno.EIO, f"{written.parent} does not give back what was written: {names}")
+
+
+def _no_room(error: OSError, target: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> OSError:
+    needed = sum(t.nbytes for group in tensors.values() for t in group.values())
+    free = shutil.disk_usage(next(path for path in target.parents if path.exists())).free
+    saved = _saved(target.parent)
+    last = f"the last checkpoint is {saved[-1].name}" if saved else "there is none before it"
+    return OSError(
+        error.errno,
+        f"no room for checkpoint {target}: it needs at least {needed} bytes, {free} are "
+        f"free; {last}",
+    )
 
 
 def _give_name(temporary: Path, target: Path) -> None:
@@ -147,9 +191,13 @@ def _clear_away(folder: Path) -> None:
 
 
 def _remove_older(folder: Path, step: int, keep: int) -> None:
+    """Remove what is not kept any more; what cannot be removed must not end a training."""
     up_to_now = [path for path in _saved(folder) if _step(path) <= step]
     for path in up_to_now[:-keep]:
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            logging.getLogger(__name__).warning("checkpoint %s is left over: %s", path, error)
 
 
 def _saved(folder: Path) -> list[Path]:
@@ -166,13 +214,13 @@ def _manifest(step: int, digests: Mapping[str, str]) -> bytes:
     return json.dumps({"step": step, "sha256": digests}, indent=1, sort_keys=True).encode()
 
 
-def _damaged_files(path: Path) -> list[str]:
+def _damaged_files(path: Path, step: int) -> list[str]:
     """The files that are missing, changed or too many."""
     manifest = path / MANIFEST
     files = [file for file in path.iterdir() if file.is_file() and file != manifest]
     found = {file.name: _digest(file) for file in files}
     written = manifest.read_bytes() if manifest.is_file() else b""
-    if written == _manifest(_step(path), found):
+    if written == _manifest(step, found):
         return []
     try:
         listed = dict(json.loads(written)["sha256"])
@@ -188,12 +236,19 @@ def _digest(file: Path) -> str:
 
 
 def _load(path: Path) -> Checkpoint:
-    return Checkpoint(
-        step=_step(path),
-        tensors={
-            file.stem: safetensors.torch.load_file(file)
-            for file in sorted(path.glob("*.safetensors"))
-        },
-        state=json.loads((path / STATE).read_bytes()),
-        path=path,
-    )
+    """Read a checkpoint whose hashes are right.
+
+    Raises:
+        ValueError: for a file that is not of its kind: right hashes may be anybody's.
+    """
+    tensors = {}
+    for file in sorted(path.glob("*.safetensors")):
+        try:
+            tensors[file.stem] = safetensors.torch.load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} holds no safetensors: {error}") from error
+    try:
+        state = dict(json.loads((path / STATE).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path / STATE} holds no JSON object: {error}") from error
+    return Checkpoint(step=_step(path), tensors=tensors, state=state, path=path)

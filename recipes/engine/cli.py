@@ -1,13 +1,13 @@
 """From the command line to a recipe's config: YAML files, then `--a.b=c`; mistakes in a sentence.
 
-Exit codes: 0 done (a run that was asked to stop and saved included), 1 a full disk, or defects from
-a recipe that looks for them, 2 bad input, 130 interrupted by hand; everything else is a fault of
-the program and keeps its traceback.
+Exit codes: 0 done (a run that was asked to stop and saved included, where `preempted_code` names no
+other), 1 a full disk, a loss that is not finite, a process gone from those that train together, or
+defects from a recipe that looks for them, 2 bad input, 130 interrupted by hand; everything else is
+a fault of the program and keeps its traceback.
 """
 
 import argparse
 import dataclasses
-import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +19,13 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_ty
 import jsonargparse
 import yaml
 
+from .files import FULL
+from .processes import is_of_another_process
+
 C = TypeVar("C")
+MOST_VALUES = 100_000
+"""In a config file; ours have fewer than a hundred."""
 OURS = frozenset({"orderer", "ar", "data", "recipes"})
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -45,8 +49,16 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+    except RuntimeError as error:
+        if not is_of_another_process(error):
+            raise
+        print(
+            f"error: a process that trains with this one is gone or stalled: {_line(error)}",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    except (ValueError, OSError, FloatingPointError) as error:
+        if isinstance(error, FloatingPointError) or getattr(error, "errno", None) in FULL:
             print(f"error: {_sentence(error)}", file=sys.stderr)
             raise SystemExit(1) from None
         if not _is_ours(error):
@@ -111,12 +123,25 @@ def _check_file(path: Path, config_class: type) -> None:
         raise ValueError(f"there is no config file {path}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        count = _expanded(values, {})
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ValueError(f"config file {path}, line {line}: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"config file {path} cannot be read: {error}") from error
+    if count > MOST_VALUES:
+        raise ValueError(f"config file {path} must hold at most {MOST_VALUES} values, got {count}")
     _check_keys(values, config_class, "", path)
+
+
+def _expanded(values: object, known: dict[int, int]) -> int:
+    """How many values a file has once its aliases are written out, which a line can double."""
+    if not isinstance(values, Mapping | list):
+        return 1
+    if id(values) not in known:
+        inside = values.values() if isinstance(values, Mapping) else values
+        known[id(values)] = 1 + sum(_expanded(each, known) for each in inside)
+    return known[id(values)]
 
 
 def _check_keys(values: object, config_class: type, name: str, path: Path) -> None:
@@ -186,9 +211,13 @@ def _top_package(module: Mapping[str, Any]) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _refuse(message: str) -> NoReturn:

@@ -13,6 +13,7 @@ import torch._functorch.config
 from torch import nn
 from transformers import PreTrainedModel
 
+from .settings import at_least
 from .sharding import blocks_of, shard
 
 
@@ -26,6 +27,12 @@ class Execution:
     """True computes each block a second time in the backward pass instead of keeping its inside."""
     compile: bool = False
     """True compiles the blocks, each kind of them once."""
+    stall_seconds: float = 60
+    """How long a process waits for another before it ends with an error. In all of that time the
+    first must be able to write a checkpoint, unless that is done in the background."""
+
+    def __post_init__(self) -> None:
+        at_least(1, stall_seconds=self.stall_seconds)
 
     def prepare(self, model: nn.Module) -> None:
         """Make a model so, in place, before its optimizers are made.

@@ -1,11 +1,15 @@
 """Files that are whole or absent, at whatever moment the machine stops."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
 JSON: TypeAlias = Any
 """None, a bool, a number, a text, or lists and text-keyed dicts of these."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How a system says that there is no room: on the disk, for this user, in one file."""
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -13,6 +13,8 @@ from tempfile import TemporaryFile
 from types import FrameType
 from typing import IO
 
+from .run import STOPS
+
 Program = subprocess.Popen[bytes]
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0
@@ -25,7 +27,7 @@ def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> 
     Several processes find each other as those of `torchrun` do, and share the cores. The first one
     speaks for all; what another says of its failure is shown when the first has none. When one
     fails, the others are killed: they would wait for it. A stop is left to the trainings, which
-    save first: SIGTERM is passed on, SIGINT a terminal sends to all.
+    save first: SIGTERM and SIGUSR1 are passed on, SIGINT a terminal sends to all.
 
     Args:
         recipe: its name.
@@ -46,7 +48,7 @@ def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> 
             programs.append(
                 subprocess.Popen(command, env=environment, stdout=silent, stderr=errors)
             )
-        if signal.SIGTERM in received:  # it came while they were started
+        if {*received} - {signal.SIGINT}:  # it came while they were started
             terminate(programs)
         exit_code = _wait(programs)
         if exit_code and not programs[0].poll():
@@ -76,15 +78,15 @@ def _environments(processes: int) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def signals_passed_on(programs: Sequence[Program]) -> Iterator[list[int]]:
-    """Collect the signals that come, and hand SIGTERM on."""
+    """Collect the signals that ask for a stop, and hand on what no terminal sends to all."""
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             terminate(programs)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop) for number in STOPS}
     try:
         yield received
     finally:

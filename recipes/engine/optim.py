@@ -127,21 +127,6 @@ def _joint_norm(gradients: Sequence[Tensor]) -> Tensor:
     return torch.stack([norm.full_tensor(), nn.utils.get_total_norm(own)]).norm()  # type: ignore[attr-defined]
 
 
-def check_finite(step: int, **values: Tensor | float) -> None:
-    """Stop before an update that would spoil the weights.
-
-    Give it values that are equal on all processes (the averaged gradients' norm, the mean loss), so
-    that all stop together.
-
-    Raises:
-        FloatingPointError: names the step and the first value that is not finite.
-    """
-    for name, value in values.items():
-        number = value.item() if isinstance(value, Tensor) else value
-        if not math.isfinite(number):
-            raise FloatingPointError(f"{name} is {number} at step {step}, before the update")
-
-
 def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], JSON]:
     """An optimizer's state as tensors named `{parameter index}.{key}` and its groups as JSON.
 

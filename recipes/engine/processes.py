@@ -1,4 +1,4 @@
-"""Randomness and gradients across the processes of one training.
+"""Randomness, gradients and words across the processes of one training.
 
 Gradients are averaged after the backward pass instead of wrapping the model in
 DistributedDataParallel: our models are called by other methods than `forward`, which the wrapper
@@ -6,7 +6,7 @@ does not see, and the mean of the processes' gradients is exact.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -33,6 +33,60 @@ def seed_everything(seed: int, rank: int, step: int = 0) -> None:
     torch.manual_seed(int(words[2]))
 
 
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def texts_of_all(text: str) -> list[str]:
+    """The text of every process, on all of them; as bytes, because torch would pickle objects."""
+    if world_size() == 1:
+        return [text]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    lengths = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    lengths[dist.get_rank()] = len(data)
+    dist.all_reduce(lengths)
+    padded = torch.zeros(int(lengths.max()), dtype=torch.uint8, device=device)
+    padded[: len(data)] = data
+    found = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(found, padded)
+    return [
+        bytes(each[:length].tolist()).decode()
+        for each, length in zip(found, lengths.tolist(), strict=True)
+    ]
+
+
+def is_of_another_process(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, or did not answer in time."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    )
+
+
+def check_launch(environment: Mapping[str, str]) -> None:
+    """Refuse a launch that would start one process, or many alone, where many together were asked.
+
+    Raises:
+        ValueError: for `accelerate launch --cpu`, whose number of processes is the only thing that
+            makes it set a port, or `srun` of several tasks, where no variable tells the ranks.
+    """
+    if "WORLD_SIZE" in environment:
+        return
+    if environment.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in environment:
+        raise ValueError(
+            "accelerate launch --cpu starts one process whatever --num_processes says: use "
+            "torchrun --nproc-per-node, or leave --num_processes at 1"
+        )
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1" and "SLURM_PROCID" in environment:
+        raise ValueError(
+            f"srun started {tasks} tasks, and nothing says that they belong together: set RANK, "
+            "LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as in "
+            "recipes/configs/launch/slurm.sh"
+        )
+
+
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Put the mean over processes in place of every gradient; nothing to do on one process.
@@ -41,7 +95,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     None, so that its optimizer skips it as on one process. Those of a model that is shared out were
     averaged by the backward pass.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if world_size() == 1:
         return
     used = _used_anywhere([p for p in parameters if p.requires_grad and not isinstance(p, DTensor)])
     if not used:

@@ -10,6 +10,7 @@ with Run(out, "orderer", steps, log_every, first_step=start, samples_per_step=64
 
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -17,24 +18,29 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Literal, TextIO
+from typing import TextIO
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from torch import Tensor
 from tqdm import tqdm
 
-from .files import replace_file
+from .files import JSON, replace_file
+from .memory import bytes_in_words, peak_memory
+from .status import State, Status, lines_of, write_status
 
-Status = Literal["running", "finished", "preempted", "failed"]
 Handler = Callable[[int, FrameType | None], object] | int | None
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""Signals that ask for a stop: SLURM, for one, is told to send the last before time is up."""
 
 
 class Run(AbstractContextManager["Run"]):
     """The surroundings of one training loop, the same on one process and on many.
 
-    It writes out/logs/NAME.jsonl (one object a logged step), out/logs/NAME/ (tensorboard) and
-    out/logs/NAME.status.json. "running" there, without a process, means that it was killed.
+    It writes out/logs/NAME.jsonl (one object a logged step), out/logs/NAME/ (tensorboard),
+    out/logs/NAME.status.json (see `Status`) and out/logs/NAME.config.json, and says in one line
+    where it stands when it ends.
 
     Args:
         out: the folder of the run.
@@ -45,6 +51,13 @@ class Run(AbstractContextManager["Run"]):
         samples_per_step: of all processes together, for the speed.
         earlier_seconds: what the parts before a resume took.
         shown: names of the values in the progress line.
+        config: all settings, to be found beside the log.
+        tracker: of accelerate's, by name.
+        preempted_code: the exit code of a program that was asked to stop and saved; 0 leaves the
+            program to end by itself.
+
+    Raises:
+        ValueError: for steps that cannot be, or a tracker that is not installed.
     """
 
     def __init__(
@@ -58,18 +71,25 @@ class Run(AbstractContextManager["Run"]):
         samples_per_step: int = 1,
         earlier_seconds: float = 0.0,
         shown: Sequence[str] = ("loss",),
+        config: Mapping[str, JSON] | None = None,
+        tracker: str = "tensorboard",
+        preempted_code: int = 0,
     ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if log_every < 1:
             raise ValueError(f"log_every must be at least 1, got {log_every}")
+        trackers = [str(each) for each in get_available_trackers()]
+        if tracker not in trackers:
+            raise ValueError(f"tracker must be installed, one of {trackers}, got {tracker!r}")
         self.logs, self.name = out / "logs", name
         self.steps, self.log_every, self.first_step = steps, log_every, first_step
         self.samples_per_step, self.shown = samples_per_step, shown
         self._line: dict[str, str] = {}
+        self.config, self.tracker, self.preempted_code = config, tracker, preempted_code
         # Not told of a CPU, accelerate takes each process of torchrun for the only one.
         cpu = not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=cpu, log_with="tensorboard", project_dir=self.logs)
+        self.accelerator = Accelerator(cpu=cpu, log_with=tracker, project_dir=self.logs)
         self._began = time.perf_counter() - earlier_seconds
         self._done = self._logged = first_step
         self._logged_at = time.perf_counter()
@@ -100,19 +120,22 @@ class Run(AbstractContextManager["Run"]):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether SIGTERM or SIGINT came, to any process: ask once a step on every process."""
+        """Whether one of `STOPS` came, to any process: ask once a step on every process."""
+        signalled = self._signalled  # which a signal may set while the processes talk
         if self.world > 1:
-            signalled = torch.tensor(float(self._signalled), device=self.device)
-            self._signalled = bool(self.accelerator.reduce(signalled, "sum") > 0)
-        self._stopping = self._stopping or self._signalled
+            here = torch.tensor(float(signalled), device=self.device)
+            signalled = bool(self.accelerator.reduce(here, "sum") > 0)
+        self._stopping = self._stopping or signalled
         return self._stopping
 
     def __enter__(self) -> "Run":
         if self.is_main:
             self._open_log()
             self._write_status("running")
+        # Else tensorboard shows the steps twice that are done again.
+        purge = {"tensorboard": {"purge_step": self.first_step}}
         self.accelerator.init_trackers(
-            self.name, init_kwargs={"tensorboard": {"purge_step": self.first_step}}
+            self.name, init_kwargs=purge if self.tracker == "tensorboard" else {}
         )
         self.bar = tqdm(
             total=self.steps,
@@ -122,7 +145,7 @@ class Run(AbstractContextManager["Run"]):
             disable=not self.is_main,
             mininterval=0.5 if sys.stderr.isatty() else 10,
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             self._handlers[number] = signal.signal(number, self._on_signal)
         self._logged_at = time.perf_counter()
         return self
@@ -133,8 +156,14 @@ class Run(AbstractContextManager["Run"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        try:
+            self._end(error)
+        finally:  # at last: a second signal must not end what the first has begun
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Say how it ended, and end the process where another exit code is wanted."""
         self.bar.close()
         if self._file:
             self._file.close()
@@ -145,6 +174,8 @@ class Run(AbstractContextManager["Run"]):
         self._write_status("preempted" if unfinished else "finished")
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
+        if unfinished and self.preempted_code:
+            raise SystemExit(self.preempted_code)
 
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Say that a step (from 0) is done; every `log_every` steps and at the last, write values.
@@ -165,6 +196,11 @@ class Run(AbstractContextManager["Run"]):
             self.accelerator.log(dict(values), step=step)
             finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
             print(json.dumps({"step": step, **finite}), file=self._file, flush=True)
+
+    def sync(self) -> None:
+        """Return only when the lines of the log are on the disk."""
+        if self._file:
+            os.fsync(self._file.fileno())
 
     def logs_at(self, step: int) -> bool:
         """Whether the values of a step (from 0) are written."""
@@ -188,6 +224,7 @@ class Run(AbstractContextManager["Run"]):
         times = {"seconds": round(self.seconds, 3), "samples_per_second": round(speed, 3)}
         print(json.dumps({"step": step, **finite, **times}), file=self._file, flush=True)
         self._line["samples/s"] = f"{speed:.1f}"
+        self._line["peak"] = bytes_in_words(peak_memory(self.device))
         self._show(means)
 
     def _show(self, values: Mapping[str, float]) -> None:
@@ -198,27 +235,32 @@ class Run(AbstractContextManager["Run"]):
     def _open_log(self) -> None:
         """Open the log for appending, without the lines of steps that will be done again."""
         path = self.logs / f"{self.name}.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [f"{line}\n" for line in lines if _step(line) < self.first_step]
+        kept = [
+            f"{json.dumps(line)}\n" for line in lines_of(path) if line["step"] < self.first_step
+        ]
         replace_file(path, "".join(kept).encode())
+        if self.config is not None:
+            said = json.dumps(self.config, indent=1, ensure_ascii=False) + "\n"
+            replace_file(self.logs / f"{self.name}.config.json", said.encode())
         self._file = path.open("a")
 
-    def _write_status(self, status: Status, error: str | None = None) -> None:
-        if self.is_main:
-            said = {"status": status, "steps_done": self._done, "steps": self.steps}
-            times = {"seconds": round(self.seconds, 3), "error": error}
-            path = self.logs / f"{self.name}.status.json"
-            replace_file(path, (json.dumps({**said, **times}, indent=1) + "\n").encode())
+    def _write_status(self, state: State, error: str | None = None) -> None:
+        if not self.is_main:
+            return
+        status = Status(
+            status=state,
+            steps_done=self._done,
+            steps=self.steps,
+            seconds=round(self.seconds, 3),
+            error=error,
+        )
+        write_status(self.logs, self.name, status)
+        if state != "running":
+            said = " ".join(str(error).split())
+            hint = {"preempted": ": --resume goes on", "failed": f": {said}"}.get(state, "")
+            print(f"{self.name} {status.sentence()}{hint}", flush=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signalled:
             raise KeyboardInterrupt  # asked twice: now, without saving
         self._signalled = True
-
-
-def _step(line: str) -> float:
-    """The step of a line of the log; a line cut short by a kill is as good as not yet written."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

@@ -23,6 +23,15 @@ def settings_named(config: Any, *names: str) -> dict[str, JSON]:
     }
 
 
+def scalars_named(name: str, settings: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The settings of a model, defaults too, but those that follow from towers or captions."""
+    return {
+        f"{name}.{key}": value
+        for key, value in settings.items()
+        if not isinstance(value, dict | list)
+    }
+
+
 def check_same_settings(saved: Mapping[str, JSON], now: Mapping[str, JSON]) -> None:
     """Refuse to resume with settings other than the saved ones.
 

@@ -32,7 +32,7 @@ def run_side_by_side(jobs: Sequence[Job], at_once: int) -> int:
     """Run all jobs, `at_once` of them next to each other, sharing the cores, until one fails.
 
     A line says when a recipe of a job is done. Of one that fails the end of the log is shown, and
-    the others are stopped; trainings save before they stop. SIGTERM is passed on.
+    the others are stopped; trainings save before they stop. SIGTERM and SIGUSR1 are passed on.
 
     Returns:
         The exit code: 0, that of the one that failed, or 128 + signal if we were asked to stop.

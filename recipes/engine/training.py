@@ -1,9 +1,14 @@
-"""What every training loop does the same way: one update, and saving where it stands."""
+"""What every training loop does the same way: one update, and saving where it stands.
 
+A step is whole or has not happened: a stop waits for the end of its micro-batches, a fault loses
+them, and no checkpoint lies between two of them.
+"""
+
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -13,27 +18,32 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from transformers.utils.logging import disable_progress_bar
 
-from .checkpoint import Checkpoint, find_start, load_latest, save_checkpoint
+from .checkpoint import Checkpoint, find_start, load_latest
 from .fast_matmul import use_fast_matmul
 from .files import JSON
-from .optim import (
-    Schedule,
-    check_finite,
-    clip_gradients,
-    optimizer_tensors,
-    restore_optimizer,
-)
-from .processes import average_gradients
+from .finite import check_gradient, check_losses
+from .optim import Schedule, clip_gradients, optimizer_tensors, restore_optimizer
+from .processes import average_gradients, check_launch
 from .run import Run
+from .saving import Saver
 from .settings import check_same_settings
 from .sharding import placed_like, whole
 
 
-def prepare_device() -> torch.device:
-    """Join the other processes, if any, choose how to multiply, and say where this one computes."""
+def prepare_device(stall_seconds: float = 60) -> torch.device:
+    """Join the other processes, if any, choose how to multiply, and say where this one computes.
+
+    Args:
+        stall_seconds: how long this process then waits for another, before it ends with an error.
+
+    Raises:
+        ValueError: if the launcher did not start what it was asked for.
+    """
     disable_progress_bar()  # transformers' own, of loading and saving: ours is the training's
+    check_launch(os.environ)
     use_fast_matmul()
-    return PartialState(cpu=not torch.cuda.is_available()).device
+    patience = timedelta(seconds=stall_seconds)
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=patience).device
 
 
 def precise(
@@ -68,11 +78,17 @@ def mean_values(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in parts[0]}
 
 
-def update(step: int, loss: Tensor, learners: Sequence[Learner]) -> list[Tensor]:
+def update(
+    step: int,
+    loss: Tensor,
+    learners: Sequence[Learner],
+    values: Mapping[str, Tensor] | None = None,
+    keys: Sequence[str] = (),
+) -> list[Tensor]:
     """Do update number `step` (from 0) of every learner on one loss, see `apply_gradients`."""
     clear_gradients(learners)
     loss.backward()
-    return apply_gradients(step, learners)
+    return apply_gradients(step, learners, {**(values or {}), "loss": loss}, keys)
 
 
 def clear_gradients(learners: Sequence[Learner]) -> None:
@@ -82,21 +98,35 @@ def clear_gradients(learners: Sequence[Learner]) -> None:
             optimizer.zero_grad(set_to_none=True)
 
 
-def apply_gradients(step: int, learners: Sequence[Learner]) -> list[Tensor]:
+def apply_gradients(
+    step: int,
+    learners: Sequence[Learner],
+    values: Mapping[str, Tensor] | None = None,
+    keys: Sequence[str] = (),
+) -> list[Tensor]:
     """Do update number `step` (from 0) of every learner, by the gradients gathered so far.
+
+    Args:
+        step: from 0.
+        learners: that have gathered gradients.
+        values: what these are of: the `loss`, and the terms that it is made of.
+        keys: of this process' samples, for what is said of a loss that is not finite.
 
     Returns:
         The norm that the gradients of each learner had.
 
     Raises:
-        FloatingPointError: if one of them is not finite; nothing was updated.
+        FloatingPointError: on all processes, if a loss or a gradient of one is not finite; nothing
+            was updated.
     """
+    device = next(learners[0].model.parameters()).device
+    check_losses(step, values or {}, keys, device)
     norms = []
     for learner in learners:
         parameters = list(learner.model.parameters())
         average_gradients(parameters)
         norms.append(clip_gradients(parameters, learner.clip))
-        check_finite(step, gradient_norm=norms[-1])
+        check_gradient(step, norms[-1], keys)
         learner.schedule.set(step)
     for learner in learners:
         for optimizer in learner.optimizers:
@@ -108,7 +138,7 @@ def apply_gradients(step: int, learners: Sequence[Learner]) -> list[Tensor]:
 class Progress:
     """Where a training stands: its learners, saved and restored together."""
 
-    folder: Path
+    saver: Saver
     learners: Mapping[str, Learner]
     settings: Mapping[str, JSON]
     """All that the learning depends on, names of the inputs too; a resumed run must share it."""
@@ -122,18 +152,20 @@ class Progress:
             The updates done before, and the seconds they took.
 
         Raises:
-            ValueError: if its settings differ, or there is one and `resume` is False.
+            ValueError: if its settings differ, a part is missing, or there is one and `resume` is
+                False.
         """
-        found = find_start(self.folder, resume)
+        found = find_start(self.saver.folder, resume)
         if found is None:
             return 0, 0.0
-        check_same_settings(found.state["settings"], self.settings)
+        self._check(found)
         self._take(found)
         return found.step, found.state["seconds"]
 
     def return_to_newest(self) -> int:
         """Give up what was learned since the newest checkpoint; its step is returned."""
-        found = load_latest(self.folder)
+        self.saver.finish()
+        found = load_latest(self.saver.folder)
         assert found is not None
         self._take(found)
         return found.step
@@ -151,6 +183,23 @@ class Progress:
         for name, average in self.averages.items():
             average.load_state_dict(found.tensors[name])
 
+    def is_due(self, step: int, run: Run) -> bool:
+        """Whether it is time for a checkpoint after `step` updates."""
+        return step == run.steps or self.saver.is_due(step)
+
+    def stops_after(self, step: int, run: Run) -> bool:
+        """Save after `step` updates if it is time, or the last, or a stop was asked for.
+
+        Returns:
+            Whether the training must stop here, saved; call it after every step on every process.
+        """
+        stops = step < run.steps and run.stop_requested
+        if stops or self.is_due(step, run):
+            self.save(step, run)
+        if run.is_main and (stops or step == run.steps):
+            self.saver.finish()
+        return stops
+
     def save(self, step: int, run: Run) -> None:
         """Write a checkpoint after `step` updates, from the main process."""
         tensors: dict[str, Mapping[str, Tensor]] = {}
@@ -163,6 +212,18 @@ class Progress:
                 tensors[part] = whole(kept)
         tensors |= {name: average.state_dict() for name, average in self.averages.items()}
         if run.is_main:
+            run.sync()  # what the log says of the steps before is on the disk before they are
             state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
-            save_checkpoint(self.folder, step, tensors, state)
+            self.saver.save(step, tensors, state)
         run.accelerator.wait_for_everyone()
+
+    def _check(self, found: Checkpoint) -> None:
+        """Refuse a checkpoint that lacks a part, though its hashes are right."""
+        parts = [*self.learners, *self.averages]
+        for name, learner in self.learners.items():
+            parts += [f"{name}-optimizer-{index}" for index in range(len(learner.optimizers))]
+        missing = [name for name in parts if name not in found.tensors]
+        missing += [name for name in ("settings", "groups", "seconds") if name not in found.state]
+        if missing:
+            raise ValueError(f"checkpoint {found.path} lacks {', '.join(missing)}")
+        check_same_settings(found.state["settings"], self.settings)

@@ -77,7 +77,7 @@ def gradients(
     form: str, images: Tensor, texts: Tensor, captions: Tensor, scale: Tensor
 ) -> dict[str, Tensor]:
     """Loss and gradients as data-parallel training has them: of shared parameters."""
-    mix = torch.eye(5, dtype=torch.float64).requires_grad_()
+    mix = torch.eye(5, dtype=images.dtype).requires_grad_()
     scale = scale.clone().requires_grad_()
     compared = (F.normalize(images @ mix, dim=-1), *given(texts @ mix, captions), scale)
     if form == "infonce":
@@ -110,6 +110,8 @@ def test_processes_agree_with_one_on_the_whole_batch(world: int, tmp_path: Path)
             found = load_file(tmp_path / f"{form}-{rank}.safetensors")
             for name, value in expected.items():
                 torch.testing.assert_close(found[name], value, atol=1e-12, rtol=0)
+                rounded = found[f"{name}-fp32"].double()
+                assert (rounded - value).norm() <= 1e-5 * value.norm()
 
 
 def work(folder: Path, rank: int, world: int) -> None:
@@ -121,7 +123,11 @@ def work(folder: Path, rank: int, world: int) -> None:
     mine = slice(rank * 8 // world, (rank + 1) * 8 // world)
     for form in ("infonce", "siglip"):
         found = gradients(form, images[mine], texts[mine], CAPTIONS[mine], scale)
-        for name in ("mix", "scale"):
+        rounded = gradients(
+            form, images[mine].float(), texts[mine].float(), CAPTIONS[mine], scale.float()
+        )
+        found |= {f"{name}-fp32": value for name, value in rounded.items()}
+        for name in ("mix", "scale", "mix-fp32", "scale-fp32"):
             torch.distributed.all_reduce(found[name])
             found[name] /= world
         save_file(found, folder / f"{form}-{rank}.safetensors")

@@ -1,15 +1,20 @@
 """For the recipes: no GPU, programs as a user starts them, and a tiny experiment trained once."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
+from accelerate.state import AcceleratorState
 
 from ar import Sampling
 from orderer import Objectives
@@ -28,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes/configs/smoke.yaml"
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
+Work = Callable[[], object]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,6 +61,58 @@ def program() -> Program:
         )
 
     return start
+
+
+class Forked:
+    """Copies of this process, several as one group; quick to start, and gone after the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.started = folder, list[BaseProcess]()
+
+    def start(self, work: Work, world: int = 1, stall_seconds: float = 60) -> list[BaseProcess]:
+        """Let some processes work; they find each other by a file, not a port."""
+        meeting = self.folder / f"meeting-{len(self.started)}"
+
+        def child(rank: int) -> None:
+            AcceleratorState._reset_state(reset_partial_state=True)
+            if world > 1:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                os.environ |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+                patience = timedelta(seconds=stall_seconds)
+                where = f"file://{meeting}"
+                dist.init_process_group("gloo", where, patience, world, rank)
+            work()
+
+        fork = multiprocessing.get_context("fork")
+        processes: list[BaseProcess] = [
+            fork.Process(target=child, args=(rank,)) for rank in range(world)
+        ]
+        for process in processes:
+            process.start()
+        self.started += processes
+        return processes
+
+    def finish(self, processes: list[BaseProcess], seconds: float = 60) -> list[int | None]:
+        """Wait for processes; their exit codes, None for one that did not end in time."""
+        for process in processes:
+            process.join(seconds)
+        return [process.exitcode for process in processes]
+
+    def run(self, work: Work, world: int = 1) -> list[int | None]:
+        return self.finish(self.start(work, world))
+
+    def end(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.join()
+
+
+@pytest.fixture
+def forked(tmp_path: Path) -> Iterator[Forked]:
+    """Starts copies of this process that do something."""
+    forks = Forked(tmp_path)
+    yield forks
+    forks.end()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from ar.sampling import row_noise
 from orderer import Orderer, OrdererConfig
 from recipes import bench
 from recipes.benchmarks import ar as ar_cases
-from recipes.benchmarks import data, orderer
+from recipes.benchmarks import checkpoint, data, orderer
 from recipes.benchmarks.case import Case, in_turns
 from recipes.benchmarks.plain_ar import PlainAR, mar_head, time_head
 from recipes.benchmarks.stock_orderer import StockOrderer
@@ -70,6 +70,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Orderer:
 
 
 @pytest.mark.usefixtures("small")
+def test_the_benchmark_of_checkpoints_measures_a_save_and_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "BATCH", 2)
+    out = tmp_path / "bench.json"
+    start(bench.main, bench.Config, bench.with_what(["checkpoint", "--runs=2", f"--json={out}"]))
+    cases = json.loads(out.read_text())
+    assert list(cases) == ["save", "save_every_500_steps", "wait_for_a_save_in_the_background"]
+    share, seconds = cases["save_every_500_steps"], cases["save"]
+    assert share["ours"] / share["reference"] == pytest.approx(
+        seconds["ours"] / seconds["reference"]
+    )
+    waited = cases["wait_for_a_save_in_the_background"]
+    assert 0 < waited["ours"] < waited["reference"]
+
+
+@pytest.mark.usefixtures("small")
 def test_the_benchmark_of_the_orderer_measures_both_sides_and_their_errors(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     start(bench.main, bench.Config, bench.with_what(["orderer", "--runs=1", f"--json={out}"]))
@@ -83,7 +100,7 @@ def test_the_benchmark_of_the_orderer_measures_both_sides_and_their_errors(tmp_p
 
 def test_both_sides_have_the_same_tokens_loss_and_gradients(small: Orderer) -> None:
     small = small.double()
-    images = orderer._images(small, 2)
+    images = orderer.draw_images(small, 2)
     pixels, stock = images.double() / 127.5 - 1, StockOrderer(small)
     torch.testing.assert_close(stock.encode(pixels), small.encode(pixels))
     keep = torch.ones(2, 8, dtype=torch.bool)
@@ -100,7 +117,7 @@ def test_both_sides_have_the_same_tokens_loss_and_gradients(small: Orderer) -> N
 
 
 def test_both_steps_of_training_go_the_same_way(small: Orderer) -> None:
-    images = orderer._images(small, 2)
+    images = orderer.draw_images(small, 2)
     steps = [make(small, images, "fp32") for make in (orderer.our_step, orderer.stock_step)]
     ours, theirs = ([step() for _ in range(5)] for step in steps)
     assert ours == pytest.approx(theirs, rel=1e-4)

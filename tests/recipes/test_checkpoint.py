@@ -1,7 +1,14 @@
 """Whatever happens, the last whole checkpoint is there and a damaged one is not loaded."""
 
+import errno
+import hashlib
+import json
 import os
+import random
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +16,7 @@ import torch
 from torch import nn
 
 from recipes.engine.checkpoint import find_start, load_latest, save_checkpoint
+from recipes.experiment import Experiment
 
 
 def save(folder: Path, step: int, keep: int = 2, value: float | None = None) -> Path:
@@ -102,6 +110,102 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(keep, step, tmp_path, mo
     assert moment > 8
 
 
+@contextmanager
+def one_fault(number: int, code: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Have the file operation with this number fail, and no other; which it was."""
+    left, failed = iter(range(number, -1, -1)), list[str]()
+
+    def patch(name: str) -> None:
+        original = getattr(os, name)
+
+        def counted(*args, **kwargs):
+            if next(left, 1) > 0:
+                return original(*args, **kwargs)
+            failed.append(name)
+            raise OSError(code, os.strerror(code))
+
+        patched.setattr(os, name, counted)
+
+    with monkeypatch.context() as patched:
+        for name in ("mkdir", "fsync", "rename", "unlink", "rmdir"):
+            patch(name)
+        yield failed
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_fault_of_any_file_operation_leaves_only_whole_checkpoints(code, tmp_path, monkeypatch):
+    number, refused = 0, 0
+    while True:
+        folder = tmp_path / str(number)
+        save(folder, 0)
+        save(folder, 1)
+        error = None
+        with one_fault(number, code, monkeypatch) as failed:
+            try:
+                save(folder, 2)
+            except OSError as found:
+                error, refused = found, refused + 1
+        if not failed:
+            break
+        found = load_latest(folder)
+        assert found is not None
+        # Where the last sync fails, the new one has its name already.
+        assert found.step == 2 if error is None else found.step in (1, 2)
+        assert "step-00000001" in names(folder)
+        assert all(name.startswith("step-") for name in names(folder))
+        if error is not None and code == errno.ENOSPC:
+            assert error.errno == errno.ENOSPC and error.strerror.startswith(
+                f"no room for checkpoint {folder / 'step-00000002'}: it needs at least 24 bytes, "
+            )
+            assert error.strerror.endswith(f"the last checkpoint is {found.path.name}")
+        number += 1
+    assert number > 8 and refused >= 8
+
+
+def test_a_file_that_grows_too_large_leaves_the_last_checkpoint(tmp_path):
+    """The system's own limit, hit in the midst of a file."""
+    save(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"it needs at least 80000 bytes, .* is step-00000001"):
+            save_checkpoint(tmp_path, 2, {"model": {"w": torch.ones(20_000)}}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == ["step-00000001"]
+    assert load_latest(tmp_path) is not None
+
+
+def test_the_oldest_stays_until_the_new_one_reads_back(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    fsync = os.fsync
+
+    def lossy(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().name == "model.safetensors":
+            os.pwrite(handle, b"?", 3)
+        fsync(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lossy)
+        with pytest.raises(OSError, match=r"does not give back what was written: model\.safe"):
+            save(tmp_path, 2, keep=1)
+    assert names(tmp_path) == ["step-00000001"]
+    save(tmp_path, 2, keep=1)
+    assert names(tmp_path) == ["step-00000002"]
+
+
+def test_what_cannot_be_removed_does_not_end_a_training(tmp_path, monkeypatch, caplog):
+    save(tmp_path, 1)
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    save(tmp_path, 2, keep=1)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    assert "step-00000001 is left over: [Errno 16] busy" in caplog.text
+
+
 def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     order: list[str] = []
     sync, rename = os.fsync, os.rename
@@ -154,6 +258,54 @@ def test_a_damaged_file_is_named_and_the_one_before_is_taken(name, damage, tmp_p
             assert name in caplog.text
 
 
+@pytest.fixture
+def real(trained: Experiment, tmp_path: Path) -> Path:
+    """What stage 2 saved, twice."""
+    (saved,) = (trained.out / "checkpoints/ar").iterdir()
+    found = load_latest(saved.parent)
+    assert found is not None
+    for step in (1, 2):
+        save_checkpoint(tmp_path / "ar", step, found.tensors, found.state)
+    return tmp_path / "ar"
+
+
+@pytest.mark.parametrize("times", [10, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_training_s_checkpoint_is_refused_by_file_whatever_is_damaged(
+    times, damage, real, caplog
+):
+    draw = random.Random(0)
+    newest = real / "step-00000002"
+    for _ in range(times):
+        file = draw.choice(sorted(newest.iterdir()))
+        content = file.read_bytes()
+        place = draw.randrange(len(content))
+        flipped = content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)])
+        file.write_bytes(flipped + content[place + 1 :] if damage == "flip" else content[:place])
+        caplog.clear()
+        found = load_latest(real)
+        assert found is not None and found.step == 1
+        assert f"{newest} is refused" in caplog.text
+        assert file.name in caplog.text or file.name == "manifest.json"
+        file.write_bytes(content)
+    found = load_latest(real)
+    assert found is not None and found.step == 2
+
+
+def test_each_part_of_a_training_s_checkpoint_is_missed(real, tmp_path, caplog):
+    newest = real / "step-00000002"
+    files = sorted(newest.iterdir())
+    assert sorted(file.stem for file in files) == [
+        "ar", "ar-average", "ar-optimizer-0", "ar-optimizer-1", "manifest", "state",
+    ]  # fmt: skip
+    for file in files:
+        shutil.move(file, tmp_path)
+        caplog.clear()
+        found = load_latest(real)
+        assert found is not None and found.step == 1 and file.name in caplog.text
+        shutil.move(tmp_path / file.name, newest)
+
+
 def test_a_file_too_many_is_refused(tmp_path):
     save(tmp_path, 1)
     (save(tmp_path, 2) / "ema.safetensors").touch()
@@ -196,3 +348,36 @@ def test_a_fresh_start_does_not_bury_what_is_there(tmp_path):
 def test_tensors_may_need_gradients(tmp_path):
     save_checkpoint(tmp_path, 1, {"model": dict(nn.Linear(2, 2).named_parameters())}, {})
     assert load_latest(tmp_path) is not None
+
+
+def forge(path: Path, name: str, content: bytes) -> None:
+    """Put a file into a checkpoint, and its hash into the manifest."""
+    (path / name).write_bytes(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("model.safetensors", b"PK\x03\x04 a zip, as torch.save writes", "holds no safetensors"),
+        ("model.safetensors", b"\xff" * 64, "holds no safetensors"),
+        ("state.json", b"[1]", "holds no JSON object"),
+        ("state.json", b"{", "holds no JSON object"),
+    ],
+)
+def test_right_hashes_of_wrong_files_are_no_way_in(name, content, sentence, tmp_path):
+    forge(save(tmp_path, 1), name, content)
+    with pytest.raises(ValueError, match=f"{name} {sentence}"):
+        load_latest(tmp_path)
+
+
+def test_a_pickle_beside_is_never_opened(tmp_path):
+    canary = tmp_path / "canary"
+    pickled = f"cos\nsystem\n(S'touch {canary}'\ntR.".encode()
+    for name in ("custom_checkpoint_0.pkl", "model.pt"):
+        forge(save(tmp_path / name, 1), name, pickled)
+        found = load_latest(tmp_path / name)
+        assert found is not None and found.tensors.keys() == {"model", "empty"}
+    assert not canary.exists()

@@ -1,7 +1,9 @@
 """Every mistake on the command line ends in one sentence."""
 
 import errno
+import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -146,6 +148,30 @@ def test_a_wrong_file_is_refused(text, sentence, tmp_path, capsys):
     assert sentence in refusal(capsys, "--data=d", "--config", path)
 
 
+BOMB = "inner: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (BOMB, "must hold at most 100000 values, got "),
+        ("[" * 100_000, "cannot be read: maximum recursion depth exceeded"),
+        ("inner: &a [*a]", "cannot be read: maximum recursion depth exceeded"),
+        ("inner: {width: " + "9" * 5000 + "}", "Exceeds the limit (4300 digits)"),
+        ("? [1, 2]\n: 3", "found unhashable key"),
+        ("\x01", "cannot be read: unacceptable character #x0001"),
+    ],
+    ids=["bomb", "deep", "itself", "digits", "key", "control"],
+)
+def test_a_hostile_file_is_refused_at_once(text, sentence, tmp_path, capsys):
+    path = write(tmp_path / "hostile.yaml", text)
+    began = time.monotonic()
+    assert sentence in refusal(capsys, "--data=d", "--config", path)
+    assert time.monotonic() - began < 5
+
+
 def test_a_refusal_by_our_code_is_one_sentence(capsys):
     said = refusal(capsys, "--data=d", main=lambda config: Schedule([], 0, 0))
     assert said == "error: steps must be at least 1, got 0\n"
@@ -166,6 +192,18 @@ def test_a_full_disk_ends_with_1(capsys):
         run(fill, Config, ["--data=here"])
     assert stopped.value.code == 1
     assert capsys.readouterr().err == "error: No space left on device: shards/a.tar\n"
+
+
+def test_a_process_that_is_gone_ends_with_1(capsys):
+    def wait(config: Config) -> None:
+        raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+    with pytest.raises(SystemExit) as stopped:
+        run(wait, Config, ["--data=here"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith(
+        "error: a process that trains with this one is gone or stalled: [/src/gloo/"
+    )
 
 
 def test_an_error_inside_a_library_keeps_its_traceback():

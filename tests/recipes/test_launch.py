@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from recipes.engine.launch import launch
+from recipes.engine.processes import check_launch
 
 
 @pytest.fixture
@@ -68,7 +71,8 @@ def test_what_all_know_is_said_once(recipe: Path, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == "error: no\n"
 
 
-def test_a_stop_is_handed_on_and_waited_for(recipe: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_is_handed_on_and_waited_for(recipe: Path, number: signal.Signals) -> None:
     recipe.write_text(
         "import os, pathlib, signal, time\n"
         "rank = os.environ['RANK']\n"
@@ -82,10 +86,10 @@ def test_a_stop_is_handed_on_and_waited_for(recipe: Path) -> None:
         patience = time.monotonic() + 60
         while time.monotonic() < patience and len(list(Path().glob("ready-?"))) < 2:
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=stop).start()
-    assert launch("trial", [], processes=2) == 128 + signal.SIGTERM
+    assert launch("trial", [], processes=2) == 128 + number
     assert Path("saved-0").exists() and Path("saved-1").exists()
 
 
@@ -93,3 +97,24 @@ def test_only_the_first_process_speaks(recipe: Path, capfd: pytest.CaptureFixtur
     recipe.write_text("import os; print('rank', os.environ['RANK'])")
     assert launch("trial", [], processes=2) == 0
     assert capfd.readouterr().out == "rank 0\n"
+
+
+def started_by_accelerate(*options: str) -> dict[str, str]:
+    """What accelerate's launcher tells the one process that it starts on a CPU."""
+    arguments = launch_command_parser().parse_args(["--cpu", *options, "program.py"])
+    return prepare_simple_launcher_cmd_env(_validate_launch_command(arguments)[0])[1]
+
+
+def test_one_process_where_two_were_asked_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    check_launch(started_by_accelerate("--num_processes=1"))
+    with pytest.raises(ValueError, match="accelerate launch --cpu starts one process"):
+        check_launch(started_by_accelerate("--num_processes=2"))
+
+
+def test_tasks_that_know_nothing_of_each_other_are_told() -> None:
+    alone = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    with pytest.raises(ValueError, match="srun started 2 tasks, and nothing says"):
+        check_launch(alone)
+    check_launch({**alone, "WORLD_SIZE": "2"})
+    check_launch({**alone, "SLURM_STEP_NUM_TASKS": "1"})

@@ -21,6 +21,7 @@ from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers, optimizer_tensors
 from recipes.engine.processes import average_gradients, seed_everything
 from recipes.engine.run import Run
+from recipes.engine.saving import Saver
 from recipes.engine.sharding import whole
 from recipes.engine.training import Learner, Progress, prepare_device, update
 
@@ -99,7 +100,7 @@ class Work:
         Execution(parallel=way, gradient_checkpointing=muon).prepare(stage)  # type: ignore[arg-type]
         learner = make_learner(stage, muon)
         progress = Progress(
-            folder=self.folder / f"{resume_from or way}-{muon}",
+            saver=Saver(folder=self.folder / f"{resume_from or way}-{muon}"),
             learners={"orderer": learner},
             settings={},
         )
@@ -115,7 +116,7 @@ class Work:
     def check_restored(self, progress: Progress, learner: Learner) -> None:
         """Momentum too comes back to the bit, on whatever it is placed."""
         now = whole(optimizer_tensors(learner.optimizers[0])[0])
-        saved = progress.folder / f"step-{HALF:08d}" / "orderer-optimizer-0.safetensors"
+        saved = progress.saver.folder / f"step-{HALF:08d}" / "orderer-optimizer-0.safetensors"
         for name, tensor in load_file(saved).items():
             assert not self.run.is_main or torch.equal(tensor, now[name])
 
@@ -224,7 +225,8 @@ def test_a_run_that_was_shared_out_goes_on_alone(
     folder: Path, found: dict[str, list[float]]
 ) -> None:
     learner = make_learner(make_stage(), muon=True)
-    progress = Progress(folder=folder / "sharded-True", learners={"orderer": learner}, settings={})
+    saver = Saver(folder=folder / "sharded-True")
+    progress = Progress(saver=saver, learners={"orderer": learner}, settings={})
     assert progress.restore(resume=True)[0] == HALF
     losses = learn(learner, range(HALF, STEPS))
     assert losses == pytest.approx(found["sharded-muon"][HALF:], rel=MUONS)

@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes.engine.processes import average_gradients, seed_everything
-from recipes.engine.run import Run
+from recipes.engine.run import STOPS, Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +87,7 @@ def test_a_run_under_way_says_so(tmp_path):
         assert status(tmp_path)["status"] == "running"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_asks_for_a_stop_and_the_run_is_preempted(number, tmp_path):
     before = signal.getsignal(number)
     with Run(tmp_path, "toy", 10, 1) as run:
@@ -97,6 +97,20 @@ def test_a_signal_asks_for_a_stop_and_the_run_is_preempted(number, tmp_path):
         assert run.stop_requested
     assert signal.getsignal(number) is before
     assert (status(tmp_path)["status"], status(tmp_path)["steps_done"]) == ("preempted", 1)
+
+
+def test_a_signal_that_comes_while_the_processes_talk_is_heard_a_step_later(tmp_path, monkeypatch):
+    with Run(tmp_path, "toy", 10, 1) as run:
+
+        def talk(here: torch.Tensor, how: str) -> torch.Tensor:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return here
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Run, "world", 2)
+            patched.setattr(run.accelerator, "reduce", talk)
+            assert not run.stop_requested
+            assert run.stop_requested
 
 
 def test_a_signal_after_the_last_step_changes_nothing(tmp_path):

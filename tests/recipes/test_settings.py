@@ -3,7 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from recipes.engine.settings import check_same_settings, plain_settings, settings_named
+from recipes.engine.settings import (
+    check_same_settings,
+    plain_settings,
+    scalars_named,
+    settings_named,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,11 @@ def test_settings_are_chosen_by_name_and_branches_are_taken_whole():
     assert settings_named(Config(), "step") == {}
     assert settings_named(Config(), "steps", "optim.lr") == {"steps": 10, "optim.lr": 0.1}
     assert settings_named(Config(), "optim") == {"optim.lr": 0.1, "optim.betas": [0.9, 0.95]}
+
+
+def test_a_models_settings_are_told_with_their_defaults_but_not_what_follows_from_them():
+    own = {"width": 8, "text": None, "pieces": [1, 2], "tower": {"name": "x"}}
+    assert scalars_named("ar", own) == {"ar.width": 8, "ar.text": None}
 
 
 def test_every_difference_is_named_with_both_values():

@@ -16,6 +16,7 @@ from ar import Sampling
 from orderer import Objectives, Orderer
 from recipes import train_ar, train_joint, train_orderer, write_tokens
 from recipes.data_settings import DataSettings
+from recipes.engine.execution import Execution
 from recipes.engine.launch import launch
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
@@ -118,11 +119,16 @@ def test_what_does_not_change_the_learning_may_differ_on_resume(
     stage.main(
         replace(
             copied,
-            data=replace(copied.data, test_count=99),
+            data=replace(copied.data, test_count=99, workers=3),
             sampling=Sampling(steps=9),
             evaluation=Evaluation(judge="retrieval"),
             log_every=7,
             checkpoint_every=7,
+            checkpoint_keep=1,
+            checkpoint_in_background=True,
+            preempted_code=75,
+            processes=1,
+            execution=Execution(stall_seconds=5),
             resume=True,
             **{name: getattr(fresh, name) for name in others[stage]},
         )
@@ -137,6 +143,41 @@ def changed(experiment: Experiment, name: str, **changes: Any) -> Experiment:
 @pytest.mark.parametrize(
     ("stage", "change", "sentence"),
     [
+        (
+            train_orderer,
+            lambda e: replace(e, orderer={**e.orderer, "tokens": 8}),
+            r"orderer\.tokens was 16 and is 8$",
+        ),
+        (
+            train_orderer,
+            lambda e: replace(e, orderer={**e.orderer, "bottleneck": "none"}),
+            r"orderer\.bottleneck was norm and is none$",
+        ),
+        (
+            train_orderer,
+            lambda e: changed(e, "train_orderer", batch_size=32),
+            r"train_orderer\.batch_size was 16 and is 32$",
+        ),
+        (
+            train_orderer,
+            lambda e: changed(e, "train_orderer", accumulate=2),
+            r"train_orderer\.accumulate was 1 and is 2$",
+        ),
+        (
+            train_orderer,
+            lambda e: changed(e, "data", crop_area=0.5),
+            r"data\.crop_area was 1\.0 and is 0\.5$",
+        ),
+        (
+            train_ar,
+            lambda e: changed(e, "train_ar", ema_decay=0.9),
+            r"train_ar\.ema_decay was 0\.99 and is 0\.9$",
+        ),
+        (
+            train_joint,
+            lambda e: changed(e, "train_joint", align=0.25),
+            r"train_joint\.align was 0\.5 and is 0\.25$",
+        ),
         (train_orderer, lambda e: replace(e, seed=1), "seed was 0 and is 1$"),
         (train_orderer, lambda e: replace(e, precision="fp32"), "precision was bf16 and is fp32$"),
         (
@@ -198,6 +239,18 @@ def test_tokens_of_other_pairs_are_refused_on_resume(copied: Experiment) -> None
     write_tokens.main(replace(copied, data=DataSettings(train_count=65)))
     with pytest.raises(ValueError, match="other settings: pairs was"):
         train_ar.main(replace(copied, resume=True))
+
+
+def test_how_many_pairs_are_held_is_harmless_until_the_tokens_are_written_anew(
+    copied: Experiment,
+) -> None:
+    others = changed(replace(copied, resume=True), "train_ar", held=4, validate_every=3)
+    before = weights(train_ar, copied.out)
+    train_ar.main(others)
+    assert weights(train_ar, copied.out) == before
+    write_tokens.main(others)
+    with pytest.raises(ValueError, match="other settings: pairs was"):
+        train_ar.main(others)
 
 
 def test_the_frozen_route_leaves_the_orderer_as_it_is(copied: Experiment) -> None:

@@ -1,0 +1,57 @@
+"""When a training saves, and the thread that writes while it goes on."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from .checkpoint import save_checkpoint
+from .files import JSON
+
+Tensors = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(kw_only=True)
+class Saver:
+    """The checkpoints of one training.
+
+    In the background, a save copies what it is given to the CPU and returns; the rest, and so every
+    guarantee, is `save_checkpoint`'s. One save at a time: the next waits for the one before.
+    """
+
+    folder: Path
+    every: int = 500
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """The newest that are kept."""
+    in_background: bool = False
+    """True writes in a thread; what it fails at is raised by the next save, or at the end."""
+    _writing: "Future[Path] | None" = field(default=None, init=False)
+
+    def is_due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint after `step` updates."""
+        return step % self.every == 0
+
+    def save(self, step: int, tensors: Tensors, state: Mapping[str, JSON]) -> None:
+        """Write a checkpoint, or begin to; on the first process only."""
+        self.finish()
+        if not self.in_background:
+            save_checkpoint(self.folder, step, tensors, state, keep=self.keep)
+            return
+        copies = {
+            name: {key: tensor.detach().to("cpu", copy=True) for key, tensor in group.items()}
+            for name, group in tensors.items()
+        }
+        pool = ThreadPoolExecutor(1, "checkpoint")  # whose thread a program that ends waits for
+        self._writing = pool.submit(
+            save_checkpoint, self.folder, step, copies, dict(state), keep=self.keep
+        )
+        pool.shutdown(wait=False)
+
+    def finish(self) -> None:
+        """Wait for what is still being written, and raise what it failed at."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
