@@ -17,6 +17,7 @@ from recipes.benchmarks.case import Case, in_turns
 from recipes.benchmarks.plain_ar import PlainAR, mar_head, time_head
 from recipes.benchmarks.stock_orderer import StockOrderer
 from recipes.engine.cli import run as start
+from recipes.experiment import Experiment
 
 
 def test_the_benchmark_of_data_measures_both_sides(
@@ -200,3 +201,14 @@ def test_the_plain_loss_reaches_the_same_parameters_and_learns_as_ours_does() ->
     for step in (ar_cases.our_step(model, tokens, "fp32"), ar_cases.plain_step(model, tokens)):
         losses = [step() for _ in range(30)]
         assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_the_benchmark_of_stage_3_measures_every_route_against_separate_steps(
+    tiny: Experiment,
+) -> None:
+    cases = list(joint_cases.measure(1, tiny))
+    assert [case.name for case in cases] == [
+        f"joint_step_{route}" for route in ("align", "context", "decode", "rate")
+    ]
+    for case in cases:
+        assert case.ours[0] > 0 and case.reference[0] > 0 and case.errors["peak_memory_bytes"] > 1e8

@@ -201,6 +201,30 @@ def test_likelihood_is_that_of_the_models_tokens(copied: Experiment) -> None:
     assert found["nats"] == pytest.approx(expected.item(), rel=1e-3)
 
 
+def test_a_rate_rises_with_the_quality_that_it_pays_for(copied: Experiment) -> None:
+    result = measured(replace(copied, evaluation=replace(copied.evaluation, scored=8)), "rate")
+    found = result["results"]["separate"]["rate"]
+    at = {float(noise): each for noise, each in found["at_noise"].items()}
+    nats = [at[noise]["nats"] for noise in sorted(at, reverse=True)]
+    assert nats == sorted(nats) and nats[0] > 0
+    assert at[0.05]["psnr"] >= at[0.5]["psnr"] - 0.5
+    assert found["images"] == result["protocol"]["rate"]["images"] == 8
+    assert 1 <= found["participation_rank"] <= found["entropy_rank"] <= 8
+
+
+def test_a_trunk_is_read_after_every_layer_and_prefix(copied: Experiment) -> None:
+    result = measured(
+        replace(copied, evaluation=replace(copied.evaluation, probe_scenes=40)), "trunk"
+    )
+    found = result["results"]["separate"]["trunk"]
+    assert result["protocol"]["trunk"]["images"] == 200
+    for layers in found.values():
+        assert list(layers) == ["0", "1"]  # the embeddings, and after the only layer
+        for at in layers.values():
+            assert list(at) == ["1", "2", "4", "8", "16"]
+            assert all(-1 <= score <= 1 for score in at.values())
+
+
 def test_generated_tokens_have_their_deviations_and_other_guidance_its_own(
     copied: Experiment,
 ) -> None:
