@@ -32,6 +32,7 @@ from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment, Task
 from recipes.judging import check_judge
 from recipes.reporting import summary, write_report
+from recipes.training_record import read_record
 
 STAGES = ("train_orderer", "write_tokens", "train_ar", "train_joint", "evaluate")
 TRAININGS = ("train_orderer", "train_ar", "train_joint")
@@ -122,7 +123,8 @@ def gather(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
     """One result: stages 1 and 2 at the top, stage 3 beside what it started from."""
     measured = json.loads((out / "evaluation.json").read_text())
     found = measured.pop("results")
-    joint = {"before": found["separate"], "after": found["joint"]}
+    watched = (read_record(out / "joint" / "orderer") or {})["joint"]["watched"]
+    joint = {"before": found["separate"], "after": found["joint"], "watched": watched}
     return {
         **found["separate"],
         "joint": joint,

@@ -133,6 +133,11 @@ def _sections(folder: Path, results: Results) -> list[Section]:
             pictures=[(folder / "separate" / "gains.png", "tokens 1 to K, mean over test images")],
         ),
         Section(
+            heading="Watched in stage 3",
+            text="Of training pairs set apart: falling rank, recall or PSNR would have stopped it.",
+            tables=[_watched(results["joint"]["watched"])],
+        ),
+        Section(
             heading="Losses",
             text="Seconds: "
             + ", ".join(f"{name} {value:.0f}" for name, value in results["seconds"].items()),
@@ -140,6 +145,11 @@ def _sections(folder: Path, results: Results) -> list[Section]:
         ),
         Section(heading="Protocol", text=json.dumps(results["protocol"], indent=2)),
     ]
+
+
+def _watched(found: Results) -> Table:
+    rows = [(name, value, found["after"][name]) for name, value in found["before"].items()]
+    return Table(columns=("figure", "before", "after"), rows=rows)
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def main(experiment: Experiment) -> None:
             done = step + 1
             saves = progress.is_due(done, run) or run.stop_requested
             if saves or done % settings.watch_every == 0:
-                found = watch.measure(orderer)
+                found = run.mean(watch.measure(orderer))  # so that all processes decide alike
                 complaint = watch.complaint(found, settings.limits)
                 run.record(step, found)
             if complaint:
@@ -101,7 +101,7 @@ def main(experiment: Experiment) -> None:
             if progress.stops_after(done, run):
                 return
         if complaint:
-            good = progress.return_to_newest()
+            good = progress.return_to_newest(run)
             complaint = (
                 f"stage 3 stopped itself at step {done}: {complaint}; "
                 f"{experiment.out / 'joint'} holds the models of step {good}"

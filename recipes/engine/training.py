@@ -162,9 +162,10 @@ class Progress:
         self._take(found)
         return found.step, found.state["seconds"]
 
-    def return_to_newest(self) -> int:
+    def return_to_newest(self, run: Run) -> int:
         """Give up what was learned since the newest checkpoint; its step is returned."""
         self.saver.finish()
+        run.accelerator.wait_for_everyone()
         found = load_latest(self.saver.folder)
         assert found is not None
         self._take(found)
