@@ -13,6 +13,7 @@ from orderer import Orderer, OrdererConfig
 from recipes import bench
 from recipes.benchmarks import ar as ar_cases
 from recipes.benchmarks import checkpoint, data, orderer
+from recipes.benchmarks import joint as joint_cases
 from recipes.benchmarks.case import Case, in_turns
 from recipes.benchmarks.plain_ar import PlainAR, mar_head, time_head
 from recipes.benchmarks.stock_orderer import StockOrderer

@@ -213,9 +213,8 @@ def test_a_rate_rises_with_the_quality_that_it_pays_for(copied: Experiment) -> N
 
 
 def test_a_trunk_is_read_after_every_layer_and_prefix(copied: Experiment) -> None:
-    result = measured(
-        replace(copied, evaluation=replace(copied.evaluation, probe_scenes=40)), "trunk"
-    )
+    some = replace(copied, evaluation=replace(copied.evaluation, probe_scenes=200))
+    result = measured(some, "trunk")
     found = result["results"]["separate"]["trunk"]
     assert result["protocol"]["trunk"]["images"] == 200
     for layers in found.values():
