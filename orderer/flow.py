@@ -108,6 +108,15 @@ def uniform_times(steps: int) -> list[float]:
     return [step / steps for step in range(steps + 1)]
 
 
+def shifted(t: float, shift: float) -> float:
+    """Move a timestep towards noise, both ends staying: its signal-to-noise ratio is divided by
+    `shift` squared.
+
+    Source: Esser et al. 2024 (Stable Diffusion 3), equation 23, https://arxiv.org/abs/2403.03206.
+    """
+    return t / (t + shift * (1 - t))
+
+
 def euler(
     velocity: Velocity, noise: Float[Tensor, "*B D"], times: list[float]
 ) -> Float[Tensor, "*B D"]:

@@ -61,9 +61,11 @@ class Reaching(nn.Module):
         """The trunk's states at every measured prefix must tell the image's caption."""
         assert self.alignment is not None
         at = said.at.roll(1, dims=0) if self.route == "shuffled" else said.at
+        with torch.no_grad():  # the text tower is stage 1's
+            texts = orderer.embed_texts(said.texts)
         return contrastive_loss(
             self.alignment(model, seen)[:, self.prefixes].float(),
-            orderer.embed_texts(said.texts).detach().float()[at],
+            texts.float()[at],
             said.numbers[at],
             orderer.scale.detach(),
         ).mean()

@@ -115,7 +115,7 @@ class DenoisingHead(StateHead):
 
     def drawing(self, sampling: Sampling) -> Draw:
         """Prepare a solver."""
-        times = self.path.times(sampling.steps)
+        times = self.path.times(sampling.steps, sampling.shift)
         at = torch.tensor(times[:-1], device=next(self.net.parameters()).device)
         schedule, scales = self.net.schedule(self.path.clock(at)), self.path.scale(at)
 

@@ -146,7 +146,7 @@ class InTrunkHead(Head):
 
     def drawing(self, sampling: Sampling) -> Draw:
         """Prepare a solver; each of its steps is a pass of one place through the trunk."""
-        times = self.path.times(sampling.steps)
+        times = self.path.times(sampling.steps, sampling.shift)
         at = torch.tensor(times[:-1], device=self.positions.device)
         clock = self._clocks(at)  # [S, W]
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from orderer.flow import MIN_SNR, draw_timesteps, min_snr, uniform_times
+from orderer.flow import MIN_SNR, draw_timesteps, min_snr, shifted, uniform_times
 
 from ..config import ARConfig
 
@@ -49,9 +49,9 @@ class FlowPath:
             generator,
         )
 
-    def times(self, steps: int) -> list[float]:
-        """Timesteps of a solver."""
-        return uniform_times(steps)
+    def times(self, steps: int, shift: float = 1.0) -> list[float]:
+        """Timesteps of a solver, see `Sampling.shift`."""
+        return [shifted(t, shift) for t in uniform_times(steps)]
 
     def clock(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """What the net is told of the timestep, in 0..1000."""
@@ -116,9 +116,9 @@ class DiffusionPath(FlowPath):
         ).float()
         return _timestep(n)
 
-    def times(self, steps: int) -> list[float]:
+    def times(self, steps: int, shift: float = 1.0) -> list[float]:
         n = torch.tensor(uniform_times(steps)[::-1], dtype=torch.float64) * DIFFUSION_STEPS
-        return [0.0, *_timestep(n)[1:].tolist()]
+        return [0.0, *(shifted(t, shift) for t in _timestep(n)[1:].tolist())]
 
     def clock(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         angle = torch.atan2(1 - t, t)  # cos is the share of the data, sin that of the noise

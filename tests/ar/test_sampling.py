@@ -103,6 +103,7 @@ def test_deviations_of_generated_tokens_are_those_over_the_data_s(tiny_ar: ARMod
         ({"cache": "statik"}, "cache must be one of dynamic, static, got 'statik'"),
         ({"last_steps": 0}, "last_steps must be at least 1, a whole number, got 0"),
         ({"guidance_scale": -0.5}, "guidance_scale must be at least 0, got -0.5"),
+        ({"shift": 0.0}, "shift must be above 0, got 0.0"),
         ({"temperature": float("nan")}, "temperature must be at least 0, got nan"),
     ],
 )

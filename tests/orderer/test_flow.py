@@ -1,9 +1,10 @@
 """Flows: closed forms."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from orderer.flow import euler, guide, heun, logit_normal_timesteps, on_path, uniform_times
+from orderer.flow import euler, guide, heun, logit_normal_timesteps, on_path, shifted, uniform_times
 
 
 def test_a_path_starts_at_noise_and_ends_at_data() -> None:
@@ -93,3 +94,10 @@ def test_timesteps_lie_in_the_open_interval_and_favour_the_middle() -> None:
 def test_a_location_below_zero_favours_noise() -> None:
     t = logit_normal_timesteps(10_000, -2.0, torch.device("cpu"))
     assert abs((t < 0.5).float().mean().item() - 0.977) < 0.01  # P(N(0, 1) < 2)
+
+
+def test_a_shift_divides_the_noise_ratio_and_keeps_both_ends() -> None:
+    assert (shifted(0.0, 0.5), shifted(1.0, 0.5), shifted(0.3, 1.0)) == (0.0, 1.0, 0.3)
+    for t, shift in ((0.2, 0.5), (0.7, 3.0)):
+        moved = shifted(t, shift)
+        assert moved / (1 - moved) == pytest.approx(t / (1 - t) / shift)
