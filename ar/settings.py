@@ -37,8 +37,8 @@ class Sampling:
     steps: int = 15
     """Of the solver, per token."""
     shift: float = 1.0
-    """1 spaces the steps evenly over t; below 1 they lie closer together near the data, above 1 near
-    noise. Few of them are missed most near the data. See `shifted`."""
+    """1 spaces the steps evenly over t; below 1 they lie closer together near the data, where few
+    are missed most, above 1 near noise. See `shifted`."""
     last_steps: int | None = None
     """Steps of the last token, those between in proportion; null: as many for all. Later tokens are
     better known from those before, and take fewer."""
