@@ -1,8 +1,8 @@
 """From the runs of a proof of coevolution to figures, paired differences, a verdict and a page.
 
-Results: {"arms": {arm: {"figures": {measure: interval}, "to_frozen": {measure: interval}}},
+Results: {"arms": {arm: {"figures": {measure: interval}, "against": {control: the same}}},
 "compute", "verdict": {arm: {"sides": {side: word}, "verdict": words}}, "psnr": dB at which rates
-are compared}. Differences are taken so that above 0 is better.
+are compared}. What stands against a control are differences, taken so that above 0 is better.
 """
 
 import json
@@ -19,14 +19,19 @@ Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
 
 START, FROZEN = "start", "frozen"
+CONTROLS = (FROZEN, "apart")
+"""Against which an arm must gain: an orderer that stays, and one that goes on by itself."""
+WORDS = ("loses", "undecided", "kept", "gains")
+"""On a measure, from the worst to the best."""
 HEADLINES = ("colour_and_shape", "class", "words", "found_at_1")
 """What a judge says first, the first that it says."""
 RATE, FOLLOWED, FRECHET = "fresh AR model: nats", "fresh AR model: captions followed", "Frechet"
+OF_PAIR = "the pair itself: captions followed"
 RECALL, READER = "retrieval, mean over prefixes", "fresh reader, mean over prefixes"
 LOWER_IS_BETTER = (RATE, FRECHET)
 SIDES: Mapping[str, tuple[str, ...]] = {
     "the orderer": (RECALL, READER),
-    "the AR model": (RATE, FOLLOWED),
+    "the AR model": (RATE, FOLLOWED, OF_PAIR),
 }
 """By what each side is judged; no measure is a loss that stage 3 made small."""
 COMPARED_AT = "0.12"
@@ -36,7 +41,7 @@ MARGIN = 0.01
 
 
 def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what was measured of every arm and seed, and compare with the frozen arm."""
+    """Read what was measured of every arm and seed, and compare with the controls."""
     found = {run: _measured(*run, out) for run, out in runs.items()}
     level = _level([fresh["rate"]["at_noise"] for _, fresh in found.values()])
     values = {run: dict(_figures(*models, level)) for run, models in found.items()}
@@ -49,27 +54,41 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
         }
         for arm in arms
     }
-    to_frozen = {
+    differences = {
         arm: {
-            measure: interval(
-                [
-                    _better(measure) * (values[arm, seed][measure] - values[FROZEN, seed][measure])
-                    for seed in seeds
-                ]
-            )
-            for measure in figures[arm]
+            control: _differences(values, arm, control, seeds)
+            for control in CONTROLS
+            if control in arms and arm not in (control, START)
         }
         for arm in arms
     }
     return {
-        "arms": {arm: {"figures": figures[arm], "to_frozen": to_frozen[arm]} for arm in arms},
+        "arms": {arm: {"figures": figures[arm], "against": differences[arm]} for arm in arms},
         "compute": dict(compute),
         "verdict": {
-            arm: judged(to_frozen[arm], figures[FROZEN])
+            arm: judged(list(differences[arm].values()), figures[FROZEN])
             for arm in arms
             if arm not in (START, FROZEN)
         },
         "psnr": level,
+    }
+
+
+def _differences(
+    values: Mapping[tuple[str, int], Mapping[str, float]],
+    arm: str,
+    control: str,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """By how much an arm is better than a control, paired by seed."""
+    return {
+        measure: interval(
+            [
+                _better(measure) * (values[arm, seed][measure] - values[control, seed][measure])
+                for seed in seeds
+            ]
+        )
+        for measure in values[arm, seeds[0]]
     }
 
 
@@ -112,7 +131,7 @@ def _figures(
     headline = next(name for name in HEADLINES if name in fresh["generation"])
     yield FOLLOWED, fresh["generation"][headline]
     yield "rebuilt from its own tokens: captions followed", fresh["generation"]["rebuilt"][headline]
-    yield "the pair itself: captions followed", pair["generation"][headline]
+    yield OF_PAIR, pair["generation"][headline]
     if "fidelity" in fresh["generation"]:
         yield FRECHET, fresh["generation"]["fidelity"]["frechet"]
     yield "entropy rank of the tokens", fresh["rate"]["entropy_rank"]
@@ -134,16 +153,23 @@ def _better(measure: str) -> int:
 
 
 def judged(
-    to_frozen: Mapping[str, Mapping[str, Any]], frozen: Mapping[str, Mapping[str, Any]]
+    against: Sequence[Mapping[str, Mapping[str, Any]]], frozen: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The verdict on an arm by rule.
+    """The verdict on an arm by rule, from its differences to each control.
 
     A measure gains if the interval of its difference lies above 0, loses if below, is kept if it
-    lies above the margin below 0, and is undecided otherwise. A side loses if one of its measures
-    does, gains if one does and none loses or is undecided, is kept if all are.
+    lies above the margin below 0, and is undecided otherwise; of several controls, the one that
+    says least for the arm counts. A side loses if one of its measures does, gains if one does and
+    none loses or is undecided, is kept if all are.
     """
     words = {
-        side: {name: _word(to_frozen[name], _margin(name, frozen)) for name in measures}
+        side: {
+            name: min(
+                (_word(differences[name], _margin(name, frozen)) for differences in against),
+                key=WORDS.index,
+            )
+            for name in measures
+        }
         for side, measures in SIDES.items()
     }
     sides = {side: _side(list(of_side.values())) for side, of_side in words.items()}
@@ -186,8 +212,20 @@ def tables(results: Results) -> list[Table]:
     arms = results["arms"]
     measures = list(arms[FROZEN]["figures"])
     return [
-        _table("figures", arms, "figures", measures),
-        _table("better than frozen by", arms, "to_frozen", measures),
+        _table("figures", {arm: of_arm["figures"] for arm, of_arm in arms.items()}, measures),
+        *(
+            _table(
+                f"better than {control} by",
+                {
+                    arm: of_arm["against"][control]
+                    for arm, of_arm in arms.items()
+                    if control in of_arm["against"]
+                },
+                measures,
+            )
+            for control in CONTROLS
+            if control in arms
+        ),
         Table(
             columns=("arm", *SIDES, "verdict"),
             rows=[
@@ -198,11 +236,11 @@ def tables(results: Results) -> list[Table]:
     ]
 
 
-def _table(title: str, arms: Results, kind: str, measures: Sequence[str]) -> Table:
+def _table(title: str, of_arms: Results, measures: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (measure, *(_said(arms[arm][kind][measure]) for arm in arms)) for measure in measures
+        (measure, *(_said(of_arm[measure]) for of_arm in of_arms.values())) for measure in measures
     ]
-    return Table(columns=(title, *arms), rows=rows)
+    return Table(columns=(title, *of_arms), rows=rows)
 
 
 def _said(value: Mapping[str, Any]) -> str:
@@ -213,7 +251,7 @@ def _said(value: Mapping[str, Any]) -> str:
 
 def write_coevolution_page(out: Path, results: Results) -> None:
     """Write OUT/coevolution.html."""
-    figures, differences, verdicts = tables(results)
+    *figures, verdicts = tables(results)
     compute = Table(
         columns=("arm", "steps", "GFLOP a step"),
         rows=[
@@ -223,14 +261,14 @@ def write_coevolution_page(out: Path, results: Results) -> None:
     sections = [
         Section(
             heading="Verdict",
-            text="By rule, from the intervals of differences to the frozen arm, paired by seed.",
+            text="By rule, from the intervals of differences to the controls, paired by seed.",
             tables=[verdicts],
         ),
         Section(
             heading="Figures",
             text="Mean over seeds and half of its 95% interval (Student's t). Nats are of all "
             f"tokens of an image, in noise that leaves {results['psnr']:.1f} dB; fewer are better.",
-            tables=[figures, differences],
+            tables=figures,
         ),
         Section(heading="Operations", tables=[compute]),
     ]

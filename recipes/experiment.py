@@ -157,9 +157,10 @@ class JointTraining:
     weight: float = 0.5
     """Of what stage 2 asks of the tokens, beside stage 1 at full weight."""
     cap: float = 0.2
-    """Most that its gradient at the tokens may be, as a share of stage 1's; `full` has no cap."""
+    """Most that its gradient at the tokens may be, as a share of stage 1's; `full` has no cap.
+    Where it binds, `rate` is no longer minimised with one weight."""
     ar_learns: bool = True
-    """False keeps the AR model as it is, so that only the orderer gains: a control."""
+    """False keeps the AR model as it is, so that only the orderer gains: a control, of `align`."""
     rewarm: int = 20
     """Steps before the orderer learns, in which the AR model finds its feet on the old tokens."""
     orderer_every: int = 1
@@ -196,6 +197,13 @@ class JointTraining:
         share(trust=self.trust, follow=self.follow)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+        if self.route != "frozen" and self.rewarm >= self.steps:
+            raise ValueError(
+                f"the orderer never learns: rewarm must be below {self.steps} steps, got "
+                f"{self.rewarm}"
+            )
+        if self.route == "rate" and not 0 < self.noise < 1:
+            raise ValueError(f"the noise of a rate must be above 0 and below 1, got {self.noise}")
         if not self.ar_learns and self.route not in ("align", "shuffled"):
             raise ValueError(
                 "an AR model that does not learn is for the routes align and shuffled, got "

@@ -97,7 +97,8 @@ class Joint:
             with torch.no_grad(), precise(device, experiment.precision):
                 seen = self.stage.orderer.encode(images)
             losses = self._stage_2(seen, batch, said, images)
-            torch.stack(list(losses.values())).sum().backward()
+            loss = torch.stack(list(losses.values())).sum()
+            loss.backward()
         else:
             weights = self.stage.objectives.full_weights()
             with precise(device, experiment.precision):
@@ -106,11 +107,13 @@ class Joint:
             junction = self._junction(terms.tokens)
             seen = junction.seen
             losses = self._stage_2(seen, batch, said, images)
-            torch.stack(list(losses.values())).sum().backward()
-            terms.total(weights).backward()
+            asked, own = torch.stack(list(losses.values())).sum(), terms.total(weights)
+            asked.backward()
+            own.backward()
+            loss = asked + own
             learners.append(self.learners["orderer"])
             logged = {**terms.values, "share": junction.share, "cosine": junction.cosine}
-        logged = {"loss": losses["ar"], **losses, **logged}
+        logged = {"loss": loss.detach(), **losses, **logged}
         norms = apply_gradients(step, learners, logged, batch.keys)
         self._settle(step, seen.detach())
         names = ("ar_gradient_norm", "orderer_gradient_norm")
@@ -156,7 +159,7 @@ class Joint:
         settings = self.experiment.train_joint
         if settings.reaches(step):
             self.anchor.pull(settings.trust * self.learners["orderer"].schedule.factor(step))
-            if settings.route != "rate":
+            if settings.route != "rate" and settings.ar_learns:
                 self.model.follow_statistics(of_all(tokens.float()), settings.follow)
         self.averages["orderer-average"].update_parameters(self.stage.orderer)
         self.averages["ar-average"].update_parameters(self.model)

@@ -15,8 +15,9 @@ Every seed trains stages 1 and 2 once; each arm then does stage 3 for as many st
 operations of the joint arm pay for. An AR loss is no evidence. Measured are: what a fresh AR model
 of stage 2's budget makes of the new tokens (nats at matched error, captions followed, Frechet
 distance), what the pair itself generates, what the orderer understands (retrieval at every prefix,
-a fresh reader), and what the trunk does (linear probes of its states). Differences to the frozen
-arm are paired by seed; the verdict follows from their intervals by rule, see `recipes.coevolution`.
+a fresh reader), and what the trunk does (linear probes of its states). Differences to the arms
+`frozen` and `apart` are paired by seed; the verdict follows from their intervals by rule, see
+`recipes.coevolution`.
 
 Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; `--processes` runs
 go side by side; `--resume` keeps what is done.
@@ -55,6 +56,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "orderer_only": {"route": "align", "ar_learns": False},
 }
 """What each arm changes of stage 3."""
+DENOISING = ("flow", "diffusion", "in_trunk")
 START, JOINT = "start", "joint"
 OF_PAIR: tuple[Task, ...] = ("retrieval", "reconstruction", "probe", "generation", "trunk")
 OF_FRESH: tuple[Task, ...] = ("reconstruction", "generation", "rate")
@@ -77,10 +79,14 @@ class Coevolution(Experiment):
                 raise ValueError(f"arms must hold {arm}, got {', '.join(self.arms)}")
         if not self.seeds:
             raise ValueError("seeds must hold at least one, got none")
-        if self.train_joint.route in ("frozen", "apart", "shuffled"):
+        if self.train_joint.route not in ("align", "context", "decode", "rate"):
             raise ValueError(
-                "train_joint.route is that of the joint arm and must reach the orderer, got "
-                f"{self.train_joint.route}"
+                "train_joint.route is that of the joint arm: it must reach the orderer and not "
+                f"collapse it, got {self.train_joint.route}"
+            )
+        if self.ar.get("head", "flow") not in DENOISING:
+            raise ValueError(
+                f"a rate needs a head among {', '.join(DENOISING)}, got {self.ar['head']}"
             )
 
 

@@ -84,6 +84,7 @@ def main(experiment: Experiment) -> None:
         another = experiment.seed + 1  # than stage 1's order
         draw = experiment.data.draw(settings.batch_size, another, run)
         batches = experiment.data.batches(replayed, draw, processor)
+        watch.start = run.mean(watch.start)
         if first == 0:
             progress.save(0, run)  # the first good state
         complaint = None
@@ -119,6 +120,7 @@ def main(experiment: Experiment) -> None:
             write_record(experiment.out / "joint" / "orderer", {**before, "joint": own})
             generating.save_pretrained(experiment.out / "joint" / "ar")
         if complaint:
+            run.accelerator.wait_for_everyone()  # a process that ends would end the one that saves
             raise SystemExit(complaint)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ar import ARModel
-from data import Pairs
+from data import Pairs, apart, in_memory
 from data.scenes import factors, load_scenes, numbered_scenes
 from orderer import Orderer, prefix_lengths
 from orderer.evaluation import readable
@@ -57,7 +57,9 @@ def _questions(experiment: Experiment, pairs: Pairs, number: int) -> tuple[Pairs
     if experiment.data.is_drawn:
         fit = load_scenes("judge", number, size)
         return fit, _facts("judge", number), _facts(experiment.data.test, len(pairs))
-    train = experiment.data.load(experiment.data.train, size, number)
+    opened = experiment.data.open_train(size)
+    some = apart(opened, number)[1] if number < len(opened) else opened
+    train = in_memory(some, size, max_skipped=experiment.data.max_skipped)
     words = common_words(train.captions)
     return (
         train,

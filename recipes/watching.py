@@ -14,16 +14,18 @@ from orderer.evaluation import (
     explained_by_before,
     mean_psnr,
     participation_rank,
-    retrieval_metrics,
 )
 from recipes.decoding import decoded
 
-SHOWN = "rank", "recall", "psnr"
+SHOWN = "rank", "deviation", "redundancy", "drift", "recall", "psnr", "share", "cosine"
 """In the line that people watch."""
 
 
 class Watch:
-    """The figures of an orderer on pairs that nothing learns from, and their limits.
+    """The figures of an orderer on pairs that stage 3 does not learn from, and their limits.
+
+    Stages 1 and 2 have learned from them: what counts is how figures change. With few pairs ranks
+    and redundancy are too small, those of many directions most.
 
     Args:
         pairs: to measure on.
@@ -33,7 +35,10 @@ class Watch:
 
     def __init__(self, pairs: Pairs, processor: OrdererProcessor, orderer: Orderer) -> None:
         self.images = pairs.images.to(orderer.device)
-        self.texts = processor.text([said[-1] for said in pairs.captions]).to(orderer.device)
+        captions = [said[-1] for said in pairs.captions]
+        different = list(dict.fromkeys(captions))
+        self.texts = processor.text(different).to(orderer.device)
+        self.said = torch.tensor([different.index(caption) for caption in captions])
         self.first = encoded(orderer, self.images)
         self.start = self.measure(orderer)
 
@@ -41,12 +46,13 @@ class Watch:
     def measure(self, orderer: Orderer) -> dict[str, float]:
         """Take all figures.
 
-        `rank` and `entropy_rank`: directions that the tokens use. `deviation`: of all channels, as
-        a share of the start's. `redundancy`: share of a token that those before it explain.
-        `drift`: 1 - the correlation of a channel with itself at the start, the mean over all of
-        them, so that tokens that change places have drifted. `recall`:
-        R@1 of images by captions, the mean over the measured prefixes, and `recall_K` at each.
-        `psnr`: from all tokens, and `psnr_1` from the first.
+        `rank` and `entropy_rank`: directions that the tokens use. `deviation`: of the position that
+        has lost most, as a share of its start's. `redundancy`: share of a token that those before
+        it explain. `drift`: 1 - the correlation of a channel with itself at the start, the mean
+        over all of them, so that tokens that change places have drifted. `recall`: share of the
+        images to which their own caption is the nearest of all that differ, the mean over the
+        measured prefixes, and `recall_K` at each. `psnr`: from all tokens, and `psnr_1` from the
+        first.
         """
         was_training = orderer.training
         orderer.eval()
@@ -54,7 +60,7 @@ class Watch:
         figures = {
             "rank": participation_rank(tokens),
             "entropy_rank": entropy_rank(tokens),
-            "deviation": (tokens.std(dim=0).norm() / self.first.std(dim=0).norm()).item(),
+            "deviation": (spread(tokens) / spread(self.first)).min().item(),
             "redundancy": explained_by_before(tokens)[1:].mean().item(),
             "drift": drift(self.first, tokens),
             **self._found(orderer, tokens),
@@ -71,16 +77,19 @@ class Watch:
     def _found(self, orderer: Orderer, tokens: Tensor) -> dict[str, float]:
         at = orderer.embed_tokens(tokens).float().cpu()  # [N, K, E]
         texts = orderer.embed_texts(self.texts).float().cpu()
-        owner = torch.arange(len(texts))
         lengths = prefix_lengths(orderer.config.tokens)
-        recall = [
-            retrieval_metrics(at[:, k - 1], texts, owner)["text_to_image"]["r1"] for k in lengths
-        ]
+        nearest = [(at[:, k - 1] @ texts.T).argmax(dim=1) for k in lengths]
+        recall = [(own == self.said).double().mean().item() for own in nearest]
         each = {f"recall_{k}": value for k, value in zip(lengths, recall, strict=True)}
         return {"recall": _mean(recall), **each}
 
     def _rebuilt(self, orderer: Orderer, tokens: Tensor) -> float:
         return mean_psnr(self.images.cpu(), decoded(orderer, tokens))
+
+
+def spread(tokens: Float[Tensor, "N K D"]) -> Float[Tensor, "K"]:
+    """The deviation of each position, over all its channels; never 0, to be divided by."""
+    return tokens.std(dim=0).norm(dim=1).clamp(min=1e-12)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ class Limits:
     rank: float = 0.8
     """Least share of the participation rank that the tokens had."""
     deviation: float = 0.5
-    """Least share of their deviation, over all channels together, that the tokens may keep."""
+    """Least share of its deviation that any position may keep, over its channels together."""
     recall: float = 0.1
     """Most that recall may fall, in shares of 1."""
     psnr: float = 1.0

@@ -50,15 +50,15 @@ def measure(runs: int, experiment: Experiment = EXPERIMENT) -> Iterator[Case]:
         joint = Joint.of(
             replace(experiment, train_joint=learns), *copy.deepcopy((orderer, model)), processor
         )
-        yield in_turns(
+        case = in_turns(
             f"joint_step_{route}",
             "s of CPU time",
             partial(_seconds, partial(joint.learn, 0, batch)),
             partial(_seconds, apart),
             runs,
             is_rate=False,
-            errors={"peak_memory_bytes": 1024.0 * _peak()},
         )
+        yield replace(case, errors={"peak_memory_so_far_bytes": 1024.0 * _peak()})
 
 
 def _apart(

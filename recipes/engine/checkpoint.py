@@ -202,7 +202,9 @@ def _remove_older(folder: Path, step: int, keep: int) -> None:
 
 def _saved(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
-    named = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}~?", p.name)]
+    named = [
+        p for p in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}~?", p.name) and p.is_dir()
+    ]
     return sorted(named, key=lambda path: (_step(path), not path.name.endswith("~")))
 
 
@@ -215,7 +217,7 @@ def _manifest(step: int, digests: Mapping[str, str]) -> bytes:
 
 
 def _damaged_files(path: Path, step: int) -> list[str]:
-    """The files that are missing, changed or too many."""
+    """The files that are missing, changed, unreadable or too many."""
     manifest = path / MANIFEST
     files = [file for file in path.iterdir() if file.is_file() and file != manifest]
     found = {file.name: _digest(file) for file in files}
@@ -231,8 +233,12 @@ def _damaged_files(path: Path, step: int) -> list[str]:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """The sha256 of a file; nothing's of one that cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _load(path: Path) -> Checkpoint:

@@ -23,7 +23,7 @@ from .fast_matmul import use_fast_matmul
 from .files import JSON
 from .finite import check_gradient, check_losses
 from .optim import Schedule, clip_gradients, optimizer_tensors, restore_optimizer
-from .processes import average_gradients, check_launch
+from .processes import average_gradients, check_launch, texts_of_all
 from .run import Run
 from .saving import Saver
 from .settings import check_same_settings
@@ -156,6 +156,12 @@ class Progress:
                 False.
         """
         found = find_start(self.saver.folder, resume)
+        steps = texts_of_all(str(found.step if found else 0))  # none writes before all have looked
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes find different checkpoints in {self.saver.folder}, of the steps "
+                f"{', '.join(steps)}: all of them must read the same folder"
+            )
         if found is None:
             return 0, 0.0
         self._check(found)

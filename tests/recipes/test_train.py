@@ -175,8 +175,8 @@ def changed(experiment: Experiment, name: str, **changes: Any) -> Experiment:
         ),
         (
             train_joint,
-            lambda e: changed(e, "train_joint", align=0.25),
-            r"train_joint\.align was 0\.5 and is 0\.25$",
+            lambda e: changed(e, "train_joint", weight=0.25),
+            r"train_joint\.weight was 0\.5 and is 0\.25$",
         ),
         (train_orderer, lambda e: replace(e, seed=1), "seed was 0 and is 1$"),
         (train_orderer, lambda e: replace(e, precision="fp32"), "precision was bf16 and is fp32$"),
