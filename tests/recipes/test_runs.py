@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -96,10 +97,9 @@ def test_a_run_says_in_one_line_where_it_stands(
     with pytest.raises(RuntimeError), Run(tmp_path, "toy", 10, 1) as run:
         run.log(0, {"loss": 1.0})
         raise RuntimeError("out of luck")
-    assert capsys.readouterr().out.splitlines() == [
-        "toy finished after 1 of 1 steps, 0 s",
-        "toy failed after 1 of 10 steps, 0 s: RuntimeError: out of luck",
-    ]
+    finished, failed = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"toy finished after 1 of 1 steps, \d+ s", finished)
+    assert re.fullmatch(r"toy failed after 1 of 10 steps, \d+ s: RuntimeError: out of luck", failed)
 
 
 def test_the_bar_shows_loss_speed_time_left_and_memory(
@@ -109,8 +109,8 @@ def test_the_bar_shows_loss_speed_time_left_and_memory(
         for step in range(2):
             run.log(step, {"loss": 0.25})
     last = capsys.readouterr().err.split("\r")[-1]
-    assert "loss=0.2500" in last and "samples/s=" in last and "<" in last
-    assert "peak=" in last and last.split("peak=")[1].split("]")[0].endswith("MB")
+    assert "loss=0.25" in last and "samples/s=" in last and "<" in last
+    assert re.search(r"peak=[\d.]+ .?B", last)
 
 
 def test_all_settings_lie_beside_the_log(trained: Experiment) -> None:

@@ -31,10 +31,6 @@ MODELS = {
 stages = pytest.mark.parametrize("stage", LOGS, ids=lambda stage: stage.__name__.split(".")[-1])
 
 
-class Killed(BaseException):
-    """No `except Exception` sees it, like a kill."""
-
-
 @pytest.fixture
 def copied(trained: Experiment, tmp_path: Path) -> Experiment:
     """All that the tiny experiment has left, to be changed at will."""
@@ -85,22 +81,6 @@ def test_a_training_that_is_asked_to_stop_goes_on_to_the_same_bits(
     assert (status["status"], status["steps_done"]) == ("preempted", 2)
     assert not any((copied.out / model).exists() for model in MODELS[stage])
 
-    stage.main(replace(copied, resume=True))
-    assert weights(stage, copied.out) == weights(stage, trained.out)
-    assert losses(copied.out, LOGS[stage]) == losses(trained.out, LOGS[stage])
-
-
-@stages
-def test_a_training_that_is_killed_goes_on_to_the_same_bits(
-    stage: ModuleType, trained: Experiment, copied: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die() -> None:
-        raise Killed
-
-    forget(stage, copied.out)
-    after_step(2, die, monkeypatch)
-    with pytest.raises(Killed):
-        stage.main(replace(copied, checkpoint_every=2))
     stage.main(replace(copied, resume=True))
     assert weights(stage, copied.out) == weights(stage, trained.out)
     assert losses(copied.out, LOGS[stage]) == losses(trained.out, LOGS[stage])
@@ -291,6 +271,7 @@ def noiseless(tiny: Experiment, **terms: Any) -> Experiment:
     return changed(quiet, "train_orderer", objectives=replaced(tiny, full_share=1.0, **terms))
 
 
+@pytest.mark.long  # tests of fewer steps: test_parallel, test_elastic
 @pytest.mark.parametrize("parallel", ["replicated", "sharded"])
 def test_two_processes_learn_what_one_does(
     program: Any, tiny: Experiment, tmp_path: Path, parallel: str
@@ -365,6 +346,7 @@ def test_weights_and_losses_are_fp32_in_bf16_training(
     assert kinds == {p.dtype for p in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.long
 def test_two_processes_learn_the_same_twice(
     tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
