@@ -93,7 +93,8 @@ def main(experiment: Experiment) -> None:
             run.log(step, joint.learn(step, batch))
             done = step + 1
             saves = progress.is_due(done, run) or run.stop_requested
-            if saves or done % settings.watch_every == 0:
+            looks = saves or done % settings.watch_every == 0
+            if looks:
                 found = run.mean(watch.measure(orderer))  # so that all processes decide alike
                 complaint = watch.complaint(found, settings.limits)
                 run.record(step, found)
@@ -101,6 +102,8 @@ def main(experiment: Experiment) -> None:
                 break
             if progress.stops_after(done, run):
                 return
+            if looks and not saves:
+                progress.save(done, run)  # a good state, to come back to
         if complaint:
             good = progress.return_to_newest(run)
             complaint = (

@@ -16,6 +16,7 @@ from orderer.evaluation import (
     participation_rank,
 )
 from recipes.decoding import decoded
+from recipes.probing import tokens_of
 
 SHOWN = "rank", "deviation", "redundancy", "drift", "recall", "psnr", "share", "cosine"
 """In the line that people watch."""
@@ -34,12 +35,12 @@ class Watch:
     """
 
     def __init__(self, pairs: Pairs, processor: OrdererProcessor, orderer: Orderer) -> None:
-        self.images = pairs.images.to(orderer.device)
+        self.pairs = pairs
         captions = [said[-1] for said in pairs.captions]
         different = list(dict.fromkeys(captions))
         self.texts = processor.text(different).to(orderer.device)
         self.said = torch.tensor([different.index(caption) for caption in captions])
-        self.first = encoded(orderer, self.images)
+        self.first = self._encoded(orderer)
         self.start = self.measure(orderer)
 
     @torch.no_grad()
@@ -56,7 +57,7 @@ class Watch:
         """
         was_training = orderer.training
         orderer.eval()
-        tokens = encoded(orderer, self.images)
+        tokens = self._encoded(orderer)
         figures = {
             "rank": participation_rank(tokens),
             "entropy_rank": entropy_rank(tokens),
@@ -84,7 +85,11 @@ class Watch:
         return {"recall": _mean(recall), **each}
 
     def _rebuilt(self, orderer: Orderer, tokens: Tensor) -> float:
-        return mean_psnr(self.images.cpu(), decoded(orderer, tokens))
+        return mean_psnr(self.pairs.images, decoded(orderer, tokens))
+
+    @torch.no_grad()
+    def _encoded(self, orderer: Orderer) -> Float[Tensor, "N K D"]:
+        return tokens_of(orderer, self.pairs).float()
 
 
 def spread(tokens: Float[Tensor, "N K D"]) -> Float[Tensor, "K"]:
@@ -101,9 +106,3 @@ def drift(before: Float[Tensor, "N K D"], after: Float[Tensor, "N K D"]) -> floa
     first, second = ((x - x.mean(dim=0)).double() for x in (before, after))
     norms = first.norm(dim=0) * second.norm(dim=0)
     return 1 - ((first * second).sum(dim=0) / norms.clamp(min=1e-12)).mean().item()
-
-
-@torch.no_grad()
-def encoded(orderer: Orderer, images: Tensor, batch: int = 250) -> Tensor:
-    """Tokens of many images."""
-    return torch.cat([orderer.encode(some) for some in images.split(batch)]).float()

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TextIO
@@ -98,6 +98,11 @@ class Run(AbstractContextManager["Run"]):
         self._file: TextIO | None = None
 
     @property
+    def log_path(self) -> Path:
+        """Of the log, whose lines are JSON."""
+        return self.logs / f"{self.name}.jsonl"
+
+    @property
     def device(self) -> torch.device:
         return self.accelerator.device
 
@@ -165,11 +170,13 @@ class Run(AbstractContextManager["Run"]):
     def _end(self, error: BaseException | None) -> None:
         """Say how it ended, and end the process where another exit code is wanted."""
         self.bar.close()
-        if self._file:
-            self._file.close()
         if error is not None:
-            self._write_status("failed", f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # of a full disk, which must not hide what happened
+                self._close_log()
+            with suppress(OSError):
+                self._write_status("failed", f"{type(error).__name__}: {error}")
             return  # the other processes may be gone: nothing here may wait for them
+        self._close_log()
         unfinished = self._stopping and self._done < self.steps
         self._write_status("preempted" if unfinished else "finished")
         self.accelerator.wait_for_everyone()
@@ -194,8 +201,7 @@ class Run(AbstractContextManager["Run"]):
         if self.is_main:
             self._show(values)
             self.accelerator.log(dict(values), step=step)
-            finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
-            print(json.dumps({"step": step, **finite}), file=self._file, flush=True)
+            self._append(step, values)
 
     def sync(self) -> None:
         """Return only when the lines of the log are on the disk."""
@@ -220,12 +226,23 @@ class Run(AbstractContextManager["Run"]):
         speed = samples / (now - self._logged_at)
         self._logged, self._logged_at = self._done, now
         self.accelerator.log({**means, "samples_per_second": speed}, step=step)
-        finite = {name: x if math.isfinite(x) else None for name, x in means.items()}
         times = {"seconds": round(self.seconds, 3), "samples_per_second": round(speed, 3)}
-        print(json.dumps({"step": step, **finite, **times}), file=self._file, flush=True)
+        self._append(step, {**means, **times})
         self._line["samples/s"] = f"{speed:.1f}"
         self._line["peak"] = bytes_in_words(peak_memory(self.device))
         self._show(means)
+
+    def _append(self, step: int, values: Mapping[str, float]) -> None:
+        """Write a line of the log; what is no number is null there."""
+        finite = {name: x if math.isfinite(x) else None for name, x in values.items()}
+        try:
+            print(json.dumps({"step": step, **finite}), file=self._file, flush=True)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.log_path)) from error
+
+    def _close_log(self) -> None:
+        if self._file:
+            self._file.close()
 
     def _show(self, values: Mapping[str, float]) -> None:
         """Have the progress line show some values until others of their name come."""
@@ -234,7 +251,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _open_log(self) -> None:
         """Open the log for appending, without the lines of steps that will be done again."""
-        path = self.logs / f"{self.name}.jsonl"
+        path = self.log_path
         kept = [
             f"{json.dumps(line)}\n" for line in lines_of(path) if line["step"] < self.first_step
         ]
@@ -254,11 +271,11 @@ class Run(AbstractContextManager["Run"]):
             seconds=round(self.seconds, 3),
             error=error,
         )
-        write_status(self.logs, self.name, status)
         if state != "running":
             said = " ".join(str(error).split())
             hint = {"preempted": ": --resume goes on", "failed": f": {said}"}.get(state, "")
             print(f"{self.name} {status.sentence()}{hint}", flush=True)
+        write_status(self.logs, self.name, status)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signalled:

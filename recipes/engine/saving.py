@@ -1,5 +1,6 @@
 """When a training saves, and the thread that writes while it goes on."""
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ class Saver:
     keep: int = 2
     """The newest that are kept."""
     in_background: bool = False
-    """True writes in a thread; what it fails at is raised by the next save, or at the end."""
+    """True writes in a thread; what it fails at is said by the next save, which writes all the
+    same, or raised at the end."""
     _writing: "Future[Path] | None" = field(default=None, init=False)
 
     def is_due(self, step: int) -> bool:
@@ -36,7 +38,10 @@ class Saver:
 
     def save(self, step: int, tensors: Tensors, state: Mapping[str, JSON]) -> None:
         """Write a checkpoint, or begin to; on the first process only."""
-        self.finish()
+        try:
+            self.finish()
+        except OSError as error:  # an older state is missed less than this one would be
+            logging.getLogger(__name__).warning("a checkpoint could not be written: %s", error)
         if not self.in_background:
             save_checkpoint(self.folder, step, tensors, state, keep=self.keep)
             return

@@ -10,12 +10,19 @@ import torch
 
 from ar import ARConfig, ARModel
 from ar.joint import ROUTES, Limits, Route
-from orderer import Orderer
+from orderer import Orderer, Said
 from recipes import train_joint
 from recipes.engine.anchor import Anchor
 from recipes.experiment import Experiment, JointTraining
 from recipes.reaching import Reaching
 from recipes.training_record import read_record
+
+SAID = Said(
+    texts=torch.zeros(1, 4, dtype=torch.long),
+    numbers=torch.zeros(1, dtype=torch.long),
+    at=torch.zeros(3, 3, dtype=torch.long),
+)
+"""Of three images; the route decode does not look."""
 
 
 @pytest.fixture
@@ -43,6 +50,10 @@ def test_a_route_trains_two_models_that_belong_together(route: Route, separate: 
     is_same = before[0].encoding_hash() == after[0].encoding_hash()
     assert is_same == (route == "frozen")
     assert not torch.equal(before[1].trunk.embed.weight, after[1].trunk.embed.weight)
+    lines = map(json.loads, (separate.out / "logs/joint.jsonl").read_text().splitlines())
+    shares = [line["share"] for line in lines if "share" in line]
+    asked = {"frozen": [], "apart": [False, False]}.get(route, [True, True])
+    assert [share > 0 for share in shares] == asked  # in the steps in which the orderer learns
     is_still = route in ("frozen", "rate")  # the noise of a rate must not shrink with the tokens
     assert torch.equal(before[1].std, after[1].std) == is_still
 
@@ -93,6 +104,22 @@ def test_a_route_by_guesses_needs_a_head_that_guesses(route: Route, tiny_orderer
     model = ARModel(ARConfig(tokens=4, token_dim=6, head="regression"))
     with pytest.raises(ValueError, match=f"route {route} .* the head 'regression' makes none"):
         Reaching(route, tiny_orderer, model, noise=0.1)
+
+
+def test_decoded_guesses_reach_what_is_looked_back_at_and_leave_the_decoder_alone(
+    tiny_orderer: Orderer, tiny_ar: ARModel
+) -> None:
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    tokens = tiny_orderer.encode(images).detach().requires_grad_()
+    reaching = Reaching("decode", tiny_orderer, tiny_ar, noise=0.1)
+    condition = tiny_ar.unconditioned(3)
+    (loss,) = reaching(tiny_orderer, tiny_ar, tokens, condition, SAID, images).values()
+    loss.backward()
+    assert tokens.grad is not None
+    assert tokens.grad.abs().sum(dim=(0, 2)).gt(0).tolist() == [True, True, True, False]
+    assert all(p.grad is None for p in tiny_orderer.parameters())
+    assert all(p.requires_grad for p in tiny_orderer.parameters())
+    assert any(p.grad is not None for p in tiny_ar.head.parameters())
 
 
 def test_an_orderer_that_was_trained_on_since_is_refused(separate: Experiment) -> None:

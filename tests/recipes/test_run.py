@@ -213,3 +213,14 @@ def test_two_processes_share_means_gradients_and_the_wish_to_stop(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [line["loss"] for line in lines(tmp_path)] == [0.5, 0.5, 0.5]
     assert status(tmp_path)["status"] == "preempted"
+
+
+def test_a_log_on_a_full_disk_is_named_and_the_run_says_that_it_failed(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised, Run(tmp_path, "toy", 3, 1) as run:
+        run.log(0, {"loss": 1.0})
+        run._close_log()
+        run._file = Path("/dev/full").open("a")  # noqa: SIM115  (the run closes it)
+        run.log(1, {"loss": 1.0})
+    assert raised.value.filename == str(tmp_path / "logs/toy.jsonl")
+    status = json.loads((tmp_path / "logs/toy.status.json").read_text())
+    assert status["status"] == "failed" and "No space left" in status["error"]

@@ -65,10 +65,10 @@ def test_saves_never_overlap_and_the_last_one_wins(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
 
 
-@pytest.mark.parametrize("at_the_end", [False, True])
-def test_a_save_that_failed_is_told_by_the_next_or_at_the_end(
-    at_the_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Saver:
+    """A saver whose first save failed in the background."""
+
     def fails(*_, **__):
         raise OSError("out of luck")
 
@@ -76,12 +76,21 @@ def test_a_save_that_failed_is_told_by_the_next_or_at_the_end(
     with monkeypatch.context() as patched:
         patched.setattr(saving, "save_checkpoint", fails)
         saver.save(1, {}, {})
-        time.sleep(0.1)
+    return saver
+
+
+def test_a_save_that_failed_is_told_at_the_end(after_a_failure: Saver) -> None:
     with pytest.raises(OSError, match="out of luck"):
-        saver.finish() if at_the_end else saver.save(2, {}, {})
-    saver.save(2, {}, {})
-    saver.finish()
-    found = load_latest(tmp_path)
+        after_a_failure.finish()
+
+
+def test_a_save_that_failed_is_told_by_the_next_and_does_not_prevent_it(
+    after_a_failure: Saver, caplog: pytest.LogCaptureFixture
+) -> None:
+    after_a_failure.save(2, {}, {})
+    assert "a checkpoint could not be written: out of luck" in caplog.text
+    after_a_failure.finish()
+    found = load_latest(after_a_failure.folder)
     assert found is not None and found.step == 2
 
 
