@@ -138,3 +138,37 @@ def test_wrong_arms_are_refused(changes: dict[str, Any], sentence: str) -> None:
 
 def test_arms_of_dearer_steps_do_fewer() -> None:
     assert equal_steps({"joint": 30, "frozen": 10}, 100, "joint") == {"joint": 100, "frozen": 300}
+
+
+@pytest.mark.long
+def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_path: Path) -> None:
+    arguments = (
+        "recipes.prove_coevolution",
+        "--config=recipes/configs/smoke.yaml",
+        f"--out={tmp_path}",
+        "--seeds=[0]",
+        "--arms=[frozen, apart, joint]",
+        "--processes=2",
+        "--data.unseen=null",
+        "--evaluation.scored=8",
+        "--evaluation.probe_steps=2",
+        "--evaluation.probe_scenes=200",
+        "--train_joint.steps=6",
+    )
+    done = program(*arguments)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "coevolution.json"
+    found = json.loads(written.read_text())["results"]
+    assert list(found["arms"]) == ["start", "frozen", "apart", "joint"]
+    assert list(found["verdict"]) == ["apart", "joint"]
+    assert found["compute"]["frozen"]["steps"] > found["compute"]["joint"]["steps"] == 6
+    assert found["arms"]["joint"]["against"].keys() == {"frozen", "apart"}
+    # The frozen orderer is the start's: so is a fresh AR model on its tokens.
+    frozen, start = (found["arms"][arm]["figures"] for arm in ("frozen", "start"))
+    assert frozen[RATE] == start[RATE] and frozen[RECALL] == start[RECALL]
+    assert (tmp_path / "coevolution.html").is_file()
+
+    written.unlink()
+    again = program(*arguments, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(written.read_text())["results"] == found
