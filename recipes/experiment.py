@@ -48,8 +48,14 @@ class OptimSettings:
         at_least(0, tower_lr=self.tower_lr)
         at_least(0, weight_decay=self.weight_decay, warmup_steps=self.warmup_steps)
 
-    def learner(self, model: nn.Module, steps: int) -> Learner:
-        """Let all parameters of a model learn for a number of steps, but those of frozen towers."""
+    def learner(self, model: nn.Module, steps: int, first: int = 0) -> Learner:
+        """Let all parameters of a model learn up to a step, but those of frozen towers.
+
+        Args:
+            model: what learns.
+            steps: updates of the whole training.
+            first: the step in which the model learns first.
+        """
         optimizers = make_optimizers(
             model,
             lambda name, _: any(part in name for part in BLOCKS),
@@ -59,7 +65,8 @@ class OptimSettings:
             slow=_borrowed(model),
             slow_lr=self.tower_lr,
         )
-        schedule = Schedule(optimizers, steps, min(self.warmup_steps, steps))
+        warmup = min(self.warmup_steps, steps - first)
+        schedule = Schedule(optimizers, steps, warmup, first)
         return Learner(model=model, optimizers=optimizers, schedule=schedule, clip=self.clip)
 
 

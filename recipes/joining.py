@@ -63,7 +63,9 @@ class Joint:
         if settings.route == "frozen":
             orderer.requires_grad_(False)
         else:
-            learners["orderer"] = settings.orderer_optim.learner(stage.train(), settings.steps)
+            learners["orderer"] = settings.orderer_optim.learner(
+                stage.train(), settings.steps, settings.rewarm
+            )
         return cls(
             experiment=experiment,
             stage=stage,

@@ -70,29 +70,36 @@ def make_optimizers(
 class Schedule:
     """Learning rates as a pure function of the step, so a resumed run needs nothing but the step.
 
-    The factor on every group's own rate rises linearly over `warmup_steps`, is 1 at step
-    `warmup_steps`, and falls as a cosine to 0 at step `steps`, one after the last update.
+    The factor on every group's own rate is 0 before step `first`, rises linearly over
+    `warmup_steps`, is 1 at step `first + warmup_steps`, and falls as a cosine to 0 at step `steps`,
+    one after the last update.
 
     Args:
         optimizers: their groups' rates at this moment are the peaks.
         steps: updates of the whole training, at least 1.
-        warmup_steps: 0 to `steps`.
+        warmup_steps: 0 to `steps - first`.
+        first: the step that learns first, for models that others wait for.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], steps: int, warmup_steps: int) -> None:
+    def __init__(
+        self, optimizers: Sequence[Optimizer], steps: int, warmup_steps: int, first: int = 0
+    ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        if not 0 <= warmup_steps <= steps:
-            raise ValueError(f"warmup_steps must be from 0 to steps={steps}, got {warmup_steps}")
+        if not 0 <= warmup_steps <= steps - first:
+            raise ValueError(
+                f"warmup_steps must be from 0 to steps={steps - first}, got {warmup_steps}"
+            )
         self.optimizers = optimizers
         for group in self._groups():
             group.setdefault("initial_lr", group["lr"])  # a restored optimizer brings its own
-        self.steps, self.warmup_steps = steps, warmup_steps
+        self.steps, self.warmup_steps, self.first = steps - first, warmup_steps, first
 
     def factor(self, step: int) -> float:
         """The share of the peak rate that update number `step` (from 0) uses."""
+        step -= self.first
         if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
+            return max(0, step + 1) / (self.warmup_steps + 1)
         done = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
         return 0.5 * (1 + math.cos(math.pi * done))
 

@@ -196,6 +196,14 @@ def test_the_rate_rises_in_equal_parts_to_its_peak():
     )
 
 
+def test_a_schedule_that_begins_later_is_still_and_then_the_same():
+    late = schedule_of(steps=140, first=40)
+    assert {late.factor(step) for step in range(40)} == {0}
+    assert [late.factor(step + 40) for step in range(101)] == [
+        schedule_of().factor(step) for step in range(101)
+    ]
+
+
 @pytest.mark.parametrize("step", [10, 33, 55, 99, 100])
 def test_the_rate_falls_by_its_closed_form(step):
     done = (step - 10) / 90
