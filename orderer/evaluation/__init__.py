@@ -1,6 +1,7 @@
 """Figures of an orderer: plain functions from arrays to numbers."""
 
 from .attribution import attribution_maps
+from .bootstrap import Interval, intervals
 from .classification import class_accuracy, class_embeddings, classification_metrics
 from .linear_probe import readable, readable_from
 from .order import gain_maps, rank_correlation, raster_leak
@@ -13,6 +14,7 @@ from .retrieval import retrieval_metrics
 
 __all__ = [
     "FreshReader",
+    "Interval",
     "attribution_maps",
     "class_accuracy",
     "class_embeddings",
@@ -21,6 +23,7 @@ __all__ = [
     "explained_by_before",
     "explained_by_each",
     "gain_maps",
+    "intervals",
     "mean_psnr",
     "participation_rank",
     "psnr",
