@@ -17,6 +17,7 @@ the default takes about a minute.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -175,10 +176,8 @@ def understanding(
         found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
     if "classification" in tasks:
         at = embeddings_at_prefixes(tokens, orderer.readout)
-        templates = experiment.data.templates
-        found["classification"] = classification(
-            pairs.captions, templates, at, orderer.text, processor, tokens.device
-        )
+        say = partial(embed_captions, text=orderer.text, processor=processor, device=tokens.device)
+        found["classification"] = classification(pairs.captions, experiment.data.templates, at, say)
     if "captioning" in tasks:
         writers = {}
         if orderer.config.fusion_layers is not None:
