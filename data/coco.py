@@ -15,6 +15,15 @@ from typing import Any
 from .inside import read_inside
 from .sample import Damaged, StoredPair, listed_pair
 
+
+SHOWN = 40
+"""Letters of a name in a sentence."""
+
+
+class _NoImageError(Exception):
+    """A caption points at no image."""
+
+
 Listed = tuple[str, list[Any]]
 """An image's name inside the folder of images, and its captions."""
 
@@ -34,7 +43,8 @@ def pairs_from_coco(
 
     Raises:
         FileNotFoundError: if the file or the folder is not there.
-        ValueError: if it is no caption file, or has no image of the split.
+        ValueError: if it is no caption file, has no image of the split, or a caption of an image
+            that it does not list.
     """
     path, folder = Path(path), Path(folder)
     if not path.is_file():
@@ -43,6 +53,8 @@ def pairs_from_coco(
         raise FileNotFoundError(f"{folder} is not a local folder")
     try:
         listed = _listed(json.loads(path.read_bytes()), split)
+    except _NoImageError as error:
+        raise ValueError(f"{path} has a caption of image {error}, which it does not list") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is no COCO caption file") from None
     if not listed:
@@ -56,6 +68,8 @@ def _listed(found: Any, split: str) -> list[Listed]:
         if len(captions) < len(found["images"]):
             raise ValueError("two images have one id")
         for annotation in found["annotations"]:
+            if annotation["image_id"] not in captions:
+                raise _NoImageError(repr(annotation["image_id"])[:SHOWN])
             captions[annotation["image_id"]].append(annotation["caption"])
         return [(str(image["file_name"]), captions[image["id"]]) for image in found["images"]]
     return [

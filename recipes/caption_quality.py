@@ -12,7 +12,7 @@ from ar import ARModel
 from data import Pairs
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from recipes.experiment import Experiment
-from recipes.finding import queries
+from recipes.finding import queried
 
 BATCH = 250
 SHOWN = 8
@@ -72,7 +72,7 @@ def written_from_prefixes(
     grammar, as those of scenes. `overlap` is the F1 of the words, in any order, with the best of
     an image's captions.
     """
-    captions = queries(experiment, pairs)
+    captions = queried(experiment, pairs)
     true = [processor.words(processor.text(of_one)) for of_one in captions]
     found: dict[str, Any] = {"log_likelihood": {}, "exact": {}, "overlap": {}, "written": {}}
     for k in prefix_lengths(tokens.shape[1]):

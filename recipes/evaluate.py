@@ -6,8 +6,9 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
 
 Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
-own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
-scenes. `likelihood` scores the tokens of test images, `rate` says what they cost (nats) and what
+own readout makes of it. `classification` is for labelled sets, `labels` has a linear map and the
+nearest neighbours read classes or words from the frozen tokens, `factors` a linear map scenes.
+`likelihood` scores the tokens of test images, `rate` says what they cost (nats) and what
 they are good for (dB), `trunk` has linear maps read the AR model's states; `fidelity`, beside
 `generation`, takes the distance of generated images to real ones in the features of the judge of
 classes or words. `search` draws many images for a caption and keeps the best: quality against what
@@ -18,7 +19,6 @@ the default takes about a minute.
 import sys
 from collections.abc import Sequence
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from recipes.classifying import classification
 from recipes.decoding import decoded
 from recipes.engine import pictures
 from recipes.engine.cli import run as start
+from recipes.engine.cli import with_words
 from recipes.engine.processes import seed_everything
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
@@ -44,6 +45,7 @@ from recipes.fidelity import check_enough, check_fidelity
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.generation import Drawer, generation, said
 from recipes.judging import Judge, make_judge
+from recipes.labelling import labels_read
 from recipes.likelihood import likelihood
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
@@ -105,6 +107,8 @@ def main(experiment: Experiment) -> None:
         found = understanding(experiment, pairs, orderer, processor, model, shown)
         if "probe" in tasks:
             found["probe"] = probe(experiment, pairs, orderer, processor)
+        if "labels" in tasks:
+            found["labels"] = labels_read(experiment, pairs, orderer)
         if "factors" in tasks:
             found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
         if experiment.data.unseen is not None:
@@ -152,7 +156,7 @@ def generating(
             drawer.processor,
         )
     if "trunk" in tasks:
-        found["trunk"] = read_from_trunk(experiment, pairs, drawer.orderer, drawer.model)
+        found |= read_from_trunk(experiment, pairs, drawer.orderer, drawer.model)
     if judge is not None and "generation" in tasks:
         found["generation"] = generation(drawer, unseen, judge, folder)
     if judge is not None and "search" in tasks:
@@ -245,9 +249,7 @@ def _load(folder: Path, device: torch.device) -> tuple[Orderer, OrdererProcessor
 
 def with_tasks(arguments: Sequence[str]) -> list[str]:
     """Read leading words as the tasks."""
-    tasks = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
-    options = list(arguments[len(tasks) :])
-    return [*options, f"--evaluation.tasks=[{','.join(tasks)}]"] if tasks else options
+    return with_words(arguments, "evaluation.tasks")
 
 
 if __name__ == "__main__":

@@ -231,6 +231,7 @@ class JointTraining:
 Task = Literal[
     "retrieval",
     "classification",
+    "labels",
     "reconstruction",
     "generation",
     "search",
@@ -270,8 +271,8 @@ class Evaluation:
     probe_steps: int = 400
     """Training of the fresh readers of `recipes.probe`."""
     probe_scenes: int = 3000
-    """Images that linear probes are fitted on; those of `factors`, scenes, are tested on a third as
-    many."""
+    """Images that linear probes are fitted on, and neighbours found among; those of `factors`,
+    scenes, are tested on a third as many."""
 
     def __post_init__(self) -> None:
         at_least(0, rerank=self.rerank)

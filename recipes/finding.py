@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ def find_at_prefixes(
     """
     at_prefixes = embeddings_at_prefixes(tokens, readout)
     say = partial(embed_captions, text=text, processor=processor, device=tokens.device)
-    found = find(at_prefixes, queries(experiment, pairs), say)
+    found = find(at_prefixes, queried(experiment, pairs), say)
     if experiment.evaluation.judge == "classes":
         names = [of_one[:1] for of_one in pairs.captions]
         found["accuracy"] = classification(names, experiment.data.templates, at_prefixes, say)[
@@ -91,17 +91,20 @@ def check_eval_mode(model: object) -> None:
         )
 
 
-def queries(experiment: Experiment, pairs: Pairs) -> list[Sequence[str]]:
+def queries(
+    which: Literal["all", "last"], templates: Sequence[str], captions: Sequence[Sequence[str]]
+) -> list[Sequence[str]]:
     """The captions of each image that are looked for: all of them, or the last.
 
     Labels stand in the first template.
     """
-    first = 0 if experiment.evaluation.captions == "all" else -1
-    templates = experiment.data.templates
-    return [
-        [every_phrase(templates, caption)[0] for caption in of_one[first:]]
-        for of_one in pairs.captions
-    ]
+    first = 0 if which == "all" else -1
+    return [[every_phrase(templates, each)[0] for each in of_one[first:]] for of_one in captions]
+
+
+def queried(experiment: Experiment, pairs: Pairs) -> list[Sequence[str]]:
+    """The captions of each image that an experiment looks for."""
+    return queries(experiment.evaluation.captions, experiment.data.templates, pairs.captions)
 
 
 @torch.no_grad()

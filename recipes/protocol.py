@@ -6,6 +6,7 @@ from ar.model import NOISE_FLOOR
 from data import Pairs
 from orderer import OrdererConfig
 from orderer.evaluation.bootstrap import LEVEL
+from orderer.evaluation.nearest import NEIGHBOURS
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.finding import DRAWS
@@ -36,17 +37,23 @@ def protocol(
         "probe": _probing(experiment) if "probe" in tasks else None,
         "factors": _reading(experiment) if "factors" in tasks else None,
         "dtype": "models in float32, scores in float64, images in uint8",
-        "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
+        "ties": about_ties(),
         "intervals": about_intervals() if "retrieval" in tasks else None,
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
         "search": about_searches() if "search" in tasks else None,
         "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
         "rate": _rating(experiment, pairs) if "rate" in tasks else None,
-        "trunk": _probing_trunk(experiment) if "trunk" in tasks else None,
+        "trunk": _asking(experiment) if "trunk" in tasks else None,
+        "labels": _labelling(experiment) if "labels" in tasks else None,
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
     }
+
+
+def about_ties() -> str:
+    """How equal scores were ranked."""
+    return "expected rank over random orders of equal scores; counted in retrieval.ties"
 
 
 def about_intervals() -> str:
@@ -88,13 +95,26 @@ def _rating(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
     }
 
 
-def _probing_trunk(experiment: Experiment) -> dict[str, Any]:
-    """What the maps from the trunk's states were fitted on."""
+def _labelling(experiment: Experiment) -> dict[str, Any]:
+    """How labels were read from tokens."""
+    if experiment.evaluation.judge != "classes":
+        return _asking(experiment)
+    return {
+        "fit": experiment.data.train,
+        "images": experiment.evaluation.probe_scenes,
+        "score": "accuracy; the ridge of the linear map chosen on a tenth of the images",
+        "neighbours": NEIGHBOURS,
+    }
+
+
+def _asking(experiment: Experiment) -> dict[str, Any]:
+    """What linear maps were fitted on, and neighbours found among."""
     drawn = experiment.data.is_drawn
     return {
         "fit": "judge" if drawn else experiment.data.train,
         "images": experiment.evaluation.probe_scenes,
         "score": "balanced accuracy, 0 chance and 1 always right, the mean over questions",
+        "neighbours": NEIGHBOURS,
     }
 
 

@@ -9,7 +9,7 @@ from data import Pairs
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import reranked_metrics
 from recipes.experiment import Experiment
-from recipes.finding import embed_captions, queries
+from recipes.finding import embed_captions, queried
 
 BATCH = 1000
 
@@ -27,7 +27,7 @@ def rerank_at_prefixes(
     Raises:
         ValueError: for an orderer without fusion.
     """
-    captions = queries(experiment, pairs)
+    captions = queried(experiment, pairs)
     owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
     flat = [caption for of_one in captions for caption in of_one]
     texts = embed_captions(flat, orderer.text, processor, tokens.device)

@@ -11,11 +11,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from data import Fit, Scorer
-from orderer import Orderer, OrdererProcessor  # before open_clip, which imports torchvision
+from orderer import Orderer, OrdererProcessor
+from recipes.clip import SETTINGS, Clip
 
-CLIP_SETTINGS = "open_clip_config.json"
-CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-"""The first that open_clip looks for: with one of them there it unpickles no other file."""
 CLIP_FITS: dict[str, Fit] = {"shortest": "crop", "squash": "squash"}
 """Its words for how images come to a size, and ours."""
 UNREAD = -1.0
@@ -29,7 +27,7 @@ def open_scorer(folder: Path, device: torch.device) -> Scorer:
         FileNotFoundError: if there is none.
         ValueError: if it cannot be read.
     """
-    if (folder / CLIP_SETTINGS).is_file():
+    if (folder / SETTINGS).is_file():
         return ClipScorer(folder, device)
     if (folder / "config.json").is_file():
         return OrdererScorer(folder, device)
@@ -40,38 +38,21 @@ class ClipScorer:
     """Cosine similarity in [-1, 1], by any model of open_clip's."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        import open_clip
-
-        if not any((folder / name).is_file() for name in CLIP_WEIGHTS):
-            raise FileNotFoundError(f"{folder} has no {' or '.join(CLIP_WEIGHTS)}")
-        try:
-            self.model = open_clip.create_model(f"local-dir:{folder}", device=device).eval()
-            self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        except Exception as error:  # it raises nearly anything
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"no open_clip model can be read from {folder}: {reason}") from error
-        shown = open_clip.get_model_preprocess_cfg(self.model)
+        self.clip = Clip(str(folder), device)
+        shown = self.clip.showing
         if shown["resize_mode"] not in CLIP_FITS:
             raise ValueError(f"{folder} pads its images ({shown['resize_mode']}), we do not")
         size = shown["size"]
         self.image_size: int = size if isinstance(size, int) else size[0]
         self.fit = CLIP_FITS[shown["resize_mode"]]
-        self.device = device
-        self.mean, self.std = (
-            torch.tensor(shown[name], device=device)[:, None, None] for name in ("mean", "std")
-        )
+        self.mean, self.std = (torch.tensor(shown[name])[:, None, None] for name in ("mean", "std"))
 
-    @torch.inference_mode()
     def __call__(
         self, images: UInt8[Tensor, "B 3 S S"], captions: Sequence[Sequence[str]]
     ) -> Float[Tensor, "B"]:
-        pixels = (images.to(self.device) / 255 - self.mean) / self.std
-        text = self.tokenizer([each for of_one in captions for each in of_one]).to(self.device)
-        return _best(
-            self.model.encode_image(pixels, normalize=True),
-            self.model.encode_text(text, normalize=True),
-            captions,
-        )
+        embedded = self.clip.embed_images((images / 255 - self.mean) / self.std)
+        texts = self.clip.embed_texts([each for of_one in captions for each in of_one])
+        return _best(embedded, texts, captions)
 
 
 class OrdererScorer:

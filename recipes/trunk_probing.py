@@ -1,76 +1,52 @@
-"""What a trunk has understood: read by linear maps from its states, by layer and prefix.
+"""What a trunk has understood: read from its states, by layer and prefix.
 
-N images   K tokens   W width
+N images   K tokens   P prefixes   W width
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ar import ARModel
-from data import Pairs, apart, in_memory
-from data.scenes import factors, load_scenes, numbered_scenes
+from data import Pairs
 from orderer import Orderer, prefix_lengths
-from orderer.evaluation import readable
+from orderer.evaluation import nearest_scores, readable
 from recipes.experiment import Experiment
 from recipes.probing import tokens_of
-from recipes.tagging import common_words, tags_of
+from recipes.questions import questions
 
 BATCH = 250
 
-Answers = Mapping[str, Bool[Tensor, "N A"]]
-"""What is true of each image, by factor."""
+Read = dict[str, dict[str, dict[str, float]]]
+"""How well each factor is read after each layer (0: the embeddings) and prefix; 0 is chance."""
 
 
 @torch.no_grad()
 def read_from_trunk(
     experiment: Experiment, pairs: Pairs, orderer: Orderer, model: ARModel
-) -> dict[str, dict[str, dict[str, float]]]:
-    """How well each factor is read after each layer (0: the embeddings) and prefix, 0 to 1.
+) -> dict[str, Read]:
+    """`trunk`, what linear maps read, and `trunk_nearest`, what the nearest neighbours tell.
 
-    The trunk reads tokens without a condition. Factors are those of scenes, or `words`: which of
-    the commonest words the captions hold. Fitted on training pairs (of scenes, on those of the
-    judge), tested on `pairs`.
+    The trunk reads tokens without a condition. What is asked is that of `questions`.
     """
-    number = experiment.evaluation.probe_scenes
-    fit, fit_answers, test_answers = _questions(experiment, pairs, number)
-    prefixes = prefix_lengths(orderer.config.tokens)
-    of_fit, of_test = (_states(tokens_of(orderer, some), model, prefixes) for some in (fit, pairs))
-    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in fit_answers}
-    for layer in range(len(of_fit)):
-        at = [
-            readable(of_fit[layer][:, [i]], fit_answers, of_test[layer][:, [i]], test_answers, [1])
-            for i in range(len(prefixes))
-        ]
-        for factor in found:
-            found[factor][str(layer)] = {
-                str(k): of_prefix[factor][1] for k, of_prefix in zip(prefixes, at, strict=True)
-            }
-    return found
-
-
-def _questions(experiment: Experiment, pairs: Pairs, number: int) -> tuple[Pairs, Answers, Answers]:
-    """Pairs to fit on, and what is true of them and of those that test."""
-    size = pairs.images.shape[-1]
-    if experiment.data.is_drawn:
-        fit = load_scenes("judge", number, size)
-        return fit, _facts("judge", number), _facts(experiment.data.test, len(pairs))
-    opened = experiment.data.open_train(size)
-    some = apart(opened, number)[1] if number < len(opened) else opened
-    train = in_memory(some, size, max_skipped=experiment.data.max_skipped)
-    words = common_words(train.captions)
-    return (
-        train,
-        {"words": tags_of(train.captions, words)},
-        {"words": tags_of(pairs.captions, words)},
+    asked, prefixes = questions(experiment, pairs), prefix_lengths(orderer.config.tokens)
+    of_fit, of_test = (
+        _states(tokens_of(orderer, some), model, prefixes) for some in (asked.fit, pairs)
     )
-
-
-def _facts(split: str, number: int) -> Answers:
-    facts = [factors(scene) for _, scene in numbered_scenes(split, number)]
-    return {name: torch.tensor([one[name] for one in facts]) for name in facts[0]}
+    linear: Read = {factor: {} for factor in asked.fit_answers}
+    nearest: Read = {factor: {} for factor in asked.fit_answers}
+    for layer, (fit, test) in enumerate(zip(of_fit, of_test, strict=True)):
+        for factor, known in asked.fit_answers.items():
+            true = asked.test_answers[factor]
+            at = linear[factor][str(layer)] = {}
+            near = nearest[factor][str(layer)] = {}
+            for i, k in enumerate(prefixes):
+                scores = readable(fit[:, [i]], {factor: known}, test[:, [i]], {factor: true}, [1])
+                at[str(k)] = scores[factor][1]
+                near[str(k)] = nearest_scores(fit[:, i], known, test[:, i], true).nanmean().item()
+    return {"trunk": linear, "trunk_nearest": nearest}
 
 
 def _states(

@@ -2,8 +2,10 @@
 
 from .attribution import attribution_maps
 from .bootstrap import Interval, intervals
+from .class_probe import probed_accuracy
 from .classification import class_accuracy, class_embeddings, classification_metrics
 from .linear_probe import readable, readable_from
+from .nearest import nearest_accuracy, nearest_scores
 from .order import gain_maps, rank_correlation, raster_leak
 from .probe import FreshReader
 from .rank import entropy_rank, participation_rank
@@ -25,7 +27,10 @@ __all__ = [
     "gain_maps",
     "intervals",
     "mean_psnr",
+    "nearest_accuracy",
+    "nearest_scores",
     "participation_rank",
+    "probed_accuracy",
     "psnr",
     "rank_correlation",
     "raster_leak",

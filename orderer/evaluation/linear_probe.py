@@ -72,7 +72,13 @@ def balanced_scores(
 
     One that all of them answer alike has no score, NaN.
     """
-    said = with_bias(features) @ linear > 0  # [N, A]
+    return balanced_accuracy(with_bias(features) @ linear > 0, answers)
+
+
+def balanced_accuracy(
+    said: Bool[Tensor, "N A"], answers: Bool[Tensor, "N A"]
+) -> Float64[Tensor, "A"]:
+    """The mean of how often yes and how often no is right, stretched so that 0 is chance."""
     right = (said == answers).double()
     yes = (right * answers).sum(dim=0) / answers.sum(dim=0)
     no = (right * ~answers).sum(dim=0) / (~answers).sum(dim=0)

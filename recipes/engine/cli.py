@@ -11,7 +11,7 @@ import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -71,6 +71,13 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     if arguments and not arguments[0].startswith("-"):
         return [f"--folder={arguments[0]}", *arguments[1:]]
     return list(arguments)
+
+
+def with_words(arguments: Sequence[str], setting: str) -> list[str]:
+    """Read leading words as the values of a setting."""
+    words = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    options = list(arguments[len(words) :])
+    return [*options, f"--{setting}=[{','.join(words)}]"] if words else options
 
 
 def _read(main: Callable[[C], object], config_class: type[C], argv: Sequence[str]) -> C:

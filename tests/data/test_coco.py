@@ -66,11 +66,16 @@ def test_an_image_without_captions_or_file_is_damaged(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [[], 7, {}, {"images": 7}, {"images": [{}]}, {**COCO, "images": []}, {"images": [7]}],
+    [[], 7, {}, {"images": 7}, {"images": [{}]}, {"images": [7]}],
 )
 def test_what_is_no_caption_file_is_refused(folder: Path, content: Any) -> None:
     with pytest.raises(ValueError, match=r"captions\.json is no COCO caption file"):
         read(folder, content)
+
+
+def test_a_caption_that_points_at_no_image_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"has a caption of image 3, which it does not list$"):
+        read(folder, {**COCO, "images": COCO["images"][:1]})
 
 
 def test_a_split_that_is_not_there_is_refused(folder: Path) -> None:

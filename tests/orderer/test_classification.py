@@ -44,6 +44,13 @@ def test_it_agrees_with_counting_by_hand() -> None:
     assert found["top5"] == pytest.approx(among.item())
 
 
+def test_a_template_of_long_embeddings_counts_no_more_than_another() -> None:
+    texts = torch.randn(5, 3, 8)
+    scaled = texts * torch.tensor([1.0, 50.0, 0.02])[:, None]
+    torch.testing.assert_close(class_embeddings(scaled), class_embeddings(texts))
+    torch.testing.assert_close(class_embeddings(texts[:, [2, 0, 1]]), class_embeddings(texts))
+
+
 def test_a_label_of_no_class_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a label must lie in 0\.\.2, got 3"):
         classification_metrics(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([3]))

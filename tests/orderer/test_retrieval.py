@@ -6,6 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor
 
 from orderer.evaluation import retrieval_metrics
@@ -95,22 +96,62 @@ def test_a_collapsed_model_scores_exactly_chance_and_every_query_is_a_tie() -> N
     assert found["image_to_text"]["median_rank"] == pytest.approx(251 / 6, abs=1e-12)
 
 
-def test_random_embeddings_score_chance() -> None:
-    random = torch.Generator().manual_seed(0)
-    images, texts = torch.randn(200, 16, generator=random), torch.randn(2000, 16, generator=random)
-    found = retrieval_metrics(images, texts, torch.arange(2000) % 200)["text_to_image"]
+def ragged(images: int) -> Tensor:
+    """Five to seven captions for each image."""
+    return torch.repeat_interleave(torch.arange(images), 5 + torch.arange(images) % 3)
+
+
+def test_random_embeddings_score_chance_both_ways() -> None:
+    random, owner = torch.Generator().manual_seed(0), ragged(500)
+    images, texts = (torch.randn(n, 16, generator=random) for n in (500, len(owner)))
+    found = retrieval_metrics(images, texts, owner)
     for k in (1, 5, 10):
-        chance = k / 200
-        assert abs(found[f"r{k}"] - chance) < 4 * (chance * (1 - chance) / 2000) ** 0.5
+        of_text = k / 500
+        none = [np.prod([1 - n / (len(owner) - i) for i in range(k)]) for n in owner.bincount()]
+        of_image = 1 - np.mean(none).item()
+        for way, chance, queries in (
+            ("text_to_image", of_text, len(owner)),
+            ("image_to_text", of_image, 500),
+        ):
+            sigma = (chance * (1 - chance) / queries) ** 0.5
+            assert abs(found[way][f"r{k}"] - chance) < 4 * sigma
 
 
-@pytest.mark.parametrize("seed", range(20))
+def test_ragged_captions_hit_if_any_of_them_is_found() -> None:
+    """The first caption of each image is right, the others are of the next image's place."""
+    owner = ragged(7)
+    is_first = torch.cat([torch.tensor([True]), owner[1:] != owner[:-1]])
+    texts = torch.eye(7)[torch.where(is_first, owner, (owner + 1) % 7)]
+    found = retrieval_metrics(torch.eye(7), texts, owner, ks=(1, 2))
+    assert found["text_to_image"]["r1"] == pytest.approx(7 / len(owner))
+    before = (owner.bincount() - 1).roll(1).double()  # captions of the image before, level with it
+    assert found["image_to_text"]["r1"] == pytest.approx((1 / (1 + before)).mean().item())
+    assert found["ties"]["image_to_text"] == 7
+
+
+@pytest.mark.parametrize("seed", range(100))
 def test_without_ties_it_equals_a_loop_over_sorted_lists(seed: int) -> None:
     pairs = random_pairs(seed)
     found = retrieval_metrics(*pairs, ks=(1, 2, 5))
     for k in (1, 2, 5):
         recalls = [found[way][f"r{k}"] for way in ("image_to_text", "text_to_image")]
         assert recalls == pytest.approx(by_brute_force(*pairs, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_it_equals_scikit_learns_accuracy_among_the_best(seed: int) -> None:
+    """Which knows one right answer: of an image the caption of its own that is best."""
+    images, texts, owner = random_pairs(seed)
+    scores = (images.double() @ texts.double().T).numpy()
+    own = np.where(owner.numpy() == np.arange(len(images))[:, None], scores, -np.inf)
+    found = retrieval_metrics(images, texts, owner, ks=(1, 2, 5))
+    for k in (1, 2, 5):
+        for way, true, scored in (
+            ("image_to_text", own.argmax(axis=1), scores),
+            ("text_to_image", owner.numpy(), scores.T),
+        ):
+            theirs = top_k_accuracy_score(true, scored, k=k, labels=range(scored.shape[1]))
+            assert found[way][f"r{k}"] == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -147,6 +188,27 @@ def test_the_chunk_does_not_matter(levels: int | None) -> None:
     pairs = random_pairs(3, levels=levels)
     whole = retrieval_metrics(*pairs, chunk=100)
     assert all(retrieval_metrics(*pairs, chunk=chunk) == whole for chunk in range(1, 9))
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_copies_of_a_caption_change_no_rank_of_an_image(copies: int) -> None:
+    images, texts, owner = random_pairs(5)
+    found = retrieval_metrics(images, texts, owner)["text_to_image"]
+    more = retrieval_metrics(images, texts.repeat(copies, 1), owner.repeat(copies))
+    assert more["text_to_image"] == pytest.approx(found, abs=1e-12)
+
+
+def test_single_precision_finds_what_double_does() -> None:
+    random, owner = torch.Generator().manual_seed(0), ragged(300)
+    images = torch.randn(300, 32, generator=random, dtype=torch.float64)
+    noise = torch.randn(len(owner), 32, generator=random, dtype=torch.float64)
+    texts = images[owner] + 2 * noise
+    double = retrieval_metrics(images, texts, owner)
+    single = retrieval_metrics(images.float(), texts.float(), owner)
+    for way in ("image_to_text", "text_to_image"):
+        assert 0.2 < double[way]["r1"] < 0.9
+        for k in (1, 5, 10):
+            assert abs(single[way][f"r{k}"] - double[way][f"r{k}"]) <= 0.0002
 
 
 def test_a_duplicated_image_shares_its_hits() -> None:
@@ -189,3 +251,17 @@ def test_broken_embeddings_are_refused() -> None:
         retrieval_metrics(torch.eye(2) * torch.nan, torch.eye(2), torch.arange(2))
     with pytest.raises(ValueError, match="at least 1 image, got 0"):
         retrieval_metrics(torch.zeros(0, 2), torch.zeros(0, 2), torch.arange(0))
+
+
+def test_intervals_hold_the_recalls_and_narrow_with_more_images() -> None:
+    widths = []
+    for number in (50, 800):
+        owner = ragged(number)
+        images = torch.randn(number, 16)
+        texts = images[owner] + 1.5 * torch.randn(len(owner), 16)
+        found = retrieval_metrics(images, texts, owner, draws=200)
+        for way, recalls in found["intervals"].items():
+            for name, one in recalls.items():
+                assert one["low"] <= found[way][name] <= one["high"]
+        widths.append(found["intervals"]["text_to_image"]["r1"]["standard_error"])
+    assert widths[0] > 2 * widths[1]

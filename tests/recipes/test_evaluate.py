@@ -11,13 +11,14 @@ import torch
 import yaml
 
 from ar import ARModel
-from orderer import OrdererConfig
+from orderer import Orderer, OrdererConfig, OrdererProcessor
 from recipes import evaluate, searching, train_orderer
 from recipes.conditions import condition_on
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Evaluation, Experiment
+from recipes.finding import embed_captions, embeddings_at_prefixes
 from recipes.judging import check_judge, make_judge
 from recipes.protocol import decoding
 from recipes.training_record import digest_of_record, read_record
@@ -142,6 +143,29 @@ def test_factors_of_scenes_are_read_at_every_prefix(copied: Experiment) -> None:
     assert list(factors["shape"]["score"]) == ["1", "2", "4", "8", "16"]
 
 
+def test_labels_are_read_by_a_map_and_by_neighbours(copied: Experiment) -> None:
+    few = replace(copied, evaluation=replace(copied.evaluation, probe_scenes=90))
+    result = measured(few, "labels")
+    found = result["results"]["separate"]["labels"]
+    assert result["protocol"]["labels"]["neighbours"] == 20
+    for name in ("linear", "nearest"):
+        assert list(found[name]["shape"]) == ["1", "2", "4", "8", "16"]
+    assert found["linear"] != found["nearest"]
+
+
+def test_a_model_in_train_mode_is_refused(tiny_orderer: Orderer) -> None:
+    processor, said = OrdererProcessor(16, 40), ["a red ring"]
+    tokens = torch.randn(2, 4, 6)
+    embed_captions(said, tiny_orderer.text, processor, tokens.device)
+    embeddings_at_prefixes(tokens, tiny_orderer.readout)
+    tiny_orderer.train()
+    sentence = "a model is measured in eval mode, .* is in train mode"
+    with pytest.raises(ValueError, match=sentence):
+        embed_captions(said, tiny_orderer.text, processor, tokens.device)
+    with pytest.raises(ValueError, match=sentence):
+        embeddings_at_prefixes(tokens, tiny_orderer.readout)
+
+
 def test_factors_of_other_data_are_refused(copied: Experiment) -> None:
     other = replace(copied, data=replace(copied.data, source=("somewhere",)))
     with pytest.raises(SystemExit) as refused:
@@ -217,7 +241,9 @@ def test_a_trunk_is_read_after_every_layer_and_prefix(copied: Experiment) -> Non
     result = measured(some, "trunk")
     found = result["results"]["separate"]["trunk"]
     assert result["protocol"]["trunk"]["images"] == 200
-    for layers in found.values():
+    near = result["results"]["separate"]["trunk_nearest"]
+    assert list(near) == list(found)
+    for layers in (*found.values(), *near.values()):
         assert list(layers) == ["0", "1"]  # the embeddings, and after the only layer
         for at in layers.values():
             assert list(at) == ["1", "2", "4", "8", "16"]

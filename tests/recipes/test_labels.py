@@ -48,7 +48,9 @@ def labelled(tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Expe
         templates=TEMPLATES,
     )
     learning = replace(tiny.train_orderer, steps=40)
-    evaluation = Evaluation(captions="all", tasks=("classification", "retrieval"))
+    evaluation = Evaluation(
+        captions="all", judge="classes", tasks=("classification", "retrieval", "labels")
+    )
     return replace(
         tiny,
         data=data,
@@ -64,6 +66,8 @@ def test_a_labelled_set_goes_through_all_stages_and_is_told_apart(labelled: Expe
         stage.main(labelled)
     found = json.loads((labelled.out / "evaluation.json").read_text())
     assert found["protocol"]["templates"] == list(TEMPLATES)
+    for told in found["results"]["separate"]["labels"].values():
+        assert list(told["class"]) == ["1", "2", "4", "8", "16"] and told["class"]["16"] > 0.9
     classes = found["results"]["separate"]["classification"]
     assert classes["classes"] == 3 and list(classes["top1"]) == ["1", "2", "4", "8", "16"]
     assert classes["top1"]["16"] > 0.9

@@ -70,7 +70,7 @@ COCO: dict[str, tuple[object, str | list[str]]] = {
     ),
     "a caption of no image": (
         {"images": [], "annotations": [{"image_id": 1, "caption": "a"}]},
-        "is no COCO caption file",
+        "has a caption of image 1, which it does not list",
     ),
     "a folder that climbs": (karpathy(filepath="../.."), ["image outside the folder"]),
     "a folder that is a list": (karpathy(filepath=["a"]), "is no COCO caption file"),
