@@ -15,7 +15,6 @@ from typing import Any
 from .inside import read_inside
 from .sample import Damaged, StoredPair, listed_pair
 
-
 SHOWN = 40
 """Letters of a name in a sentence."""
 

@@ -13,6 +13,7 @@ from data import Pairs
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from recipes.experiment import Experiment
 from recipes.finding import queried
+from recipes.word_scores import word_scores
 
 BATCH = 250
 SHOWN = 8
@@ -70,11 +71,12 @@ def written_from_prefixes(
     `log_likelihood` is in nats for each word piece that the writer can write. `exact` is the share
     of the images whose caption is one of their own, to the letter: for sets whose captions are a
     grammar, as those of scenes. `overlap` is the F1 of the words, in any order, with the best of
-    an image's captions.
+    an image's captions; `bleu` and `chrf` are those of `word_scores`.
     """
     captions = queried(experiment, pairs)
     true = [processor.words(processor.text(of_one)) for of_one in captions]
-    found: dict[str, Any] = {"log_likelihood": {}, "exact": {}, "overlap": {}, "written": {}}
+    figures = ("log_likelihood", "exact", "overlap", "bleu", "chrf", "written")
+    found: dict[str, Any] = {figure: {} for figure in figures}
     for k in prefix_lengths(tokens.shape[1]):
         cut = tokens[:, :k]
         written = [
@@ -84,6 +86,8 @@ def written_from_prefixes(
         found["log_likelihood"][str(k)] = _likelihood(cut, captions, writer, processor)
         found["exact"][str(k)] = _mean([float(one in own) for one, own in both])
         found["overlap"][str(k)] = _mean([max(overlap(one, of) for of in own) for one, own in both])
+        for name, score in word_scores(written, true).items():
+            found[name][str(k)] = score
         found["written"][str(k)] = written[:SHOWN]
     found["true"] = [of_one[0] for of_one in true[:SHOWN]]
     return found

@@ -24,6 +24,7 @@ PACKAGES = (
     "accelerate",
     "datasets",
     "numpy",
+    "sacrebleu",
 )
 
 

@@ -39,7 +39,7 @@ def test_a_trained_writer_is_measured_at_every_prefix(tiny: Experiment, tmp_path
     found = written["results"]["separate"]
     at = found["retrieval"]["text_to_image"].keys()
     assert found["retrieval"]["reranked"]["text_to_image"].keys() == at
-    for name in ("log_likelihood", "exact", "overlap", "written"):
+    for name in ("log_likelihood", "exact", "overlap", "bleu", "chrf", "written"):
         assert found["captioning"][name].keys() == at
     assert all(value < 0 for value in found["captioning"]["log_likelihood"].values())
 

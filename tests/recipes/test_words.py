@@ -58,7 +58,7 @@ def test_a_model_that_writes_is_trained_tuned_and_measured(copied: Experiment) -
     for found in (results["separate"], results["joint"]["unseen"]):
         assert "captioning" not in found
         captioning = found["captioning_by_ar"]
-        for name in ("log_likelihood", "exact", "overlap", "written"):
+        for name in ("log_likelihood", "exact", "overlap", "bleu", "chrf", "written"):
             assert list(captioning[name]) == ["1", "2", "4", "8", "16"]
         assert all(value < 0 for value in captioning["log_likelihood"].values())
 
