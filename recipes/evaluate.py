@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,8 +28,9 @@ from ar import ARModel
 from data import Pairs, is_drawn
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
+from orderer.sequences import load_sequence
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
-from recipes.checking import check_fusion
+from recipes.checking import check_fusion, check_learned
 from recipes.classifying import classification
 from recipes.decoding import decoded
 from recipes.engine import pictures
@@ -71,6 +72,7 @@ def main(experiment: Experiment) -> None:
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
     first = _load(experiment.out, device)
+    check_learned(experiment, first[0].config)
     for folder in folders.values():
         check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
     models = {}
@@ -181,7 +183,7 @@ def understanding(
         )
     if "captioning" in tasks:
         writers = {}
-        if orderer.config.fusion_layers is not None:
+        if isinstance(orderer, Orderer) and orderer.config.fusion_layers is not None:
             writers["captioning"] = written_by_orderer(orderer)
         if model is not None and model.config.writes:
             writers["captioning_by_ar"] = written_by_ar(model)
@@ -240,8 +242,9 @@ def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path)
 
 
 def _load(folder: Path, device: torch.device) -> tuple[Orderer, OrdererProcessor]:
-    orderer = Orderer.from_pretrained(folder / "orderer").to(device).eval()
-    return orderer, OrdererProcessor.from_pretrained(folder / "orderer")
+    """An orderer, or the fixed order that stands for one."""
+    orderer = cast(Orderer, load_sequence(folder / "orderer"))  # see `check_learned`
+    return orderer.to(device), OrdererProcessor.from_pretrained(folder / "orderer")
 
 
 def with_tasks(arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from ar import ARModel
 from ar.evaluation import deviations, drifting
 from data import Pairs
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 from recipes.decoding import BATCH, decoded
 from recipes.engine import pictures
@@ -30,7 +31,7 @@ class Drawer:
     """A pair of models that draw from captions, and how they are asked to."""
 
     experiment: Experiment
-    orderer: Orderer
+    orderer: ImageSequence
     processor: OrdererProcessor
     model: ARModel
 

@@ -5,6 +5,7 @@ from typing import Any
 from ar.model import NOISE_FLOOR
 from data import Pairs
 from orderer import OrdererConfig
+from orderer.sequences import SequenceConfig
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.judging import Judge
@@ -16,7 +17,7 @@ def protocol(
     pairs: Pairs,
     unseen: Pairs,
     judge: Judge | None,
-    config: OrdererConfig,
+    config: OrdererConfig | SequenceConfig,
 ) -> dict[str, Any]:
     """How the figures were taken; null where a task that was not asked would have its own."""
     evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
@@ -46,8 +47,10 @@ def protocol(
     }
 
 
-def decoding(config: OrdererConfig) -> dict[str, Any]:
+def decoding(config: OrdererConfig | SequenceConfig) -> dict[str, Any]:
     """How tokens become images."""
+    if isinstance(config, SequenceConfig):
+        return {"kind": "fixed", **config.own()}
     if config.decoder != "flow":
         return {"kind": config.decoder}
     return {

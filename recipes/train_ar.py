@@ -14,7 +14,8 @@ import torch
 
 from ar import ARModel, start_ar
 from data import TokenBatches, TokenStore
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import load_sequence
 from recipes.captioning import loss_of_writing
 from recipes.conditions import condition_on
 from recipes.data_settings import check_captions
@@ -51,7 +52,7 @@ def main(experiment: Experiment) -> None:
     """Train, checkpoint, save."""
     settings = experiment.train_ar
     device = prepare_device(experiment.execution.stall_seconds)
-    orderer = Orderer.from_pretrained(experiment.out / "orderer").to(device).eval()
+    orderer = load_sequence(experiment.out / "orderer").to(device)
     processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
     store = TokenStore.open(experiment.out / "tokens")
     store.check_orderer(orderer.encoding_hash())

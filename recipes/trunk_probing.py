@@ -12,8 +12,9 @@ from torch import Tensor
 from ar import ARModel
 from data import Pairs, apart, in_memory
 from data.scenes import factors, load_scenes, numbered_scenes
-from orderer import Orderer, prefix_lengths
+from orderer import prefix_lengths
 from orderer.evaluation import readable
+from orderer.sequences import ImageSequence
 from recipes.experiment import Experiment
 from recipes.probing import tokens_of
 from recipes.tagging import common_words, tags_of
@@ -26,7 +27,7 @@ Answers = Mapping[str, Bool[Tensor, "N A"]]
 
 @torch.no_grad()
 def read_from_trunk(
-    experiment: Experiment, pairs: Pairs, orderer: Orderer, model: ARModel
+    experiment: Experiment, pairs: Pairs, orderer: ImageSequence, model: ARModel
 ) -> dict[str, dict[str, dict[str, float]]]:
     """How well each factor is read after each layer (0: the embeddings) and prefix, 0 to 1.
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from ar import ARModel
 from data import TokenStore
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 from recipes.engine.run import Run
 
@@ -29,7 +30,7 @@ class Validation:
     store: TokenStore
     caption: int
     """The place of the caption that is each image's condition."""
-    orderer: Orderer
+    orderer: ImageSequence
     processor: OrdererProcessor
 
     def measure(self, model: nn.Module, run: Run) -> dict[str, float]:
