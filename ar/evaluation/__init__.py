@@ -1,11 +1,15 @@
-"""Are generated images what was asked for, and like real ones? Judged by nets trained on those."""
+"""Are generated images what was asked for, and like real ones? Is an order of tokens a good one?"""
 
 from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
 from .deviation import deviations, drifting
+from .difficulty import context_gain, gini, marginal_log_prob, variation
 from .fidelity import frechet_distance, kernel_distance
+from .gradient_conflict import conflict, gradient_cosines
+from .position_decodability import position_decodability
 from .scene_judge import SceneJudge, train_judge
 from .tagger import tag_precision, train_tagger
+from .useless_tokens import semantic_first, useless_tokens
 
 __all__ = [
     "FEATURES",
@@ -13,13 +17,22 @@ __all__ = [
     "SceneJudge",
     "Thing",
     "accuracy",
+    "conflict",
+    "context_gain",
     "deviations",
     "drifting",
     "following",
     "frechet_distance",
+    "gini",
+    "gradient_cosines",
     "kernel_distance",
+    "marginal_log_prob",
+    "position_decodability",
+    "semantic_first",
     "tag_precision",
     "train_classifier",
     "train_judge",
     "train_tagger",
+    "useless_tokens",
+    "variation",
 ]
