@@ -8,7 +8,8 @@ Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a ta
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
 own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
 scenes. `likelihood` scores the tokens of test images, `rate` says what they cost (nats) and what
-they are good for (dB), `trunk` has linear maps read the AR model's states; `fidelity`, beside
+they are good for (dB), `trunk` has linear maps read the AR model's states, `order` measures how
+even its positions are and how early its tokens say what captions do; `fidelity`, beside
 `generation`, takes the distance of generated images to real ones in the features of the judge of
 classes or words. `search` draws many images for a caption and keeps the best: quality against what
 is drawn. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores
@@ -45,6 +46,7 @@ from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_pref
 from recipes.generation import Drawer, generation, said
 from recipes.judging import Judge, make_judge
 from recipes.likelihood import likelihood
+from recipes.order_quality import order_quality
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
 from recipes.rating import rates
@@ -78,7 +80,7 @@ def main(experiment: Experiment) -> None:
     models = {}
     judged = not {"generation", "search"}.isdisjoint(tasks)
     may_write = "captioning" in tasks and (experiment.out / "ar").is_dir()
-    if judged or may_write or not {"likelihood", "rate", "trunk"}.isdisjoint(tasks):
+    if judged or may_write or not {"likelihood", "rate", "trunk", "order"}.isdisjoint(tasks):
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(first[0].encoding_hash())
     ar_writes = any(model.config.writes for model in models.values())
@@ -154,6 +156,11 @@ def generating(
         )
     if "trunk" in tasks:
         found["trunk"] = read_from_trunk(experiment, pairs, drawer.orderer, drawer.model)
+    if "order" in tasks:
+        captions = said(experiment, pairs, experiment.evaluation.scored)
+        found["order_quality"] = order_quality(
+            experiment, pairs, captions, drawer.orderer, drawer.processor, drawer.model
+        )
     if judge is not None and "generation" in tasks:
         found["generation"] = generation(drawer, unseen, judge, folder)
     if judge is not None and "search" in tasks:

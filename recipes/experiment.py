@@ -239,6 +239,7 @@ Task = Literal[
     "likelihood",
     "rate",
     "trunk",
+    "order",
     "probe",
     "factors",
     "captioning",

@@ -36,7 +36,7 @@ def read_from_trunk(
     judge), tested on `pairs`.
     """
     number = experiment.evaluation.probe_scenes
-    fit, fit_answers, test_answers = _questions(experiment, pairs, number)
+    fit, fit_answers, test_answers = questions(experiment, pairs, number)
     prefixes = prefix_lengths(orderer.config.tokens)
     of_fit, of_test = (_states(tokens_of(orderer, some), model, prefixes) for some in (fit, pairs))
     found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in fit_answers}
@@ -52,7 +52,7 @@ def read_from_trunk(
     return found
 
 
-def _questions(experiment: Experiment, pairs: Pairs, number: int) -> tuple[Pairs, Answers, Answers]:
+def questions(experiment: Experiment, pairs: Pairs, number: int) -> tuple[Pairs, Answers, Answers]:
     """Pairs to fit on, and what is true of them and of those that test."""
     size = pairs.images.shape[-1]
     if experiment.data.is_drawn:

@@ -140,7 +140,7 @@ def test_one_scale_keeps_the_proportions_of_deviations():
 
 
 def test_what_random_orders_cannot_do_is_refused(model):
-    with pytest.raises(ValueError, match="draws all 5 tokens, .* got prefix 2"):
+    with pytest.raises(ValueError, match=r"draws all 5 tokens, .* got prefix 2"):
         model.generate(model.unconditioned(1), prefix=2)
     with pytest.raises(ValueError, match="in_trunk takes tokens in the order given"):
         ARConfig(order="random", head="in_trunk", condition="none")
