@@ -7,12 +7,13 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
 Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
 three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
 own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
-scenes. `likelihood` scores the tokens of test images, `rate` says what they cost (nats) and what
-they are good for (dB), `trunk` has linear maps read the AR model's states; `fidelity`, beside
-`generation`, takes the distance of generated images to real ones in the features of the judge of
-classes or words. `search` draws many images for a caption and keeps the best: quality against what
-is drawn. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores
-the default takes about a minute.
+scenes, `strings` a small network strings, from tokens and from codes of them. `likelihood` scores
+the tokens of test images, `rate` says what they cost (nats) and what they are good for (dB),
+`trunk` has linear maps read the AR model's states; `fidelity`, beside `generation`, takes the
+distance of generated images to real ones in the features of the judge of classes or words. `search`
+draws many images for a caption and keeps the best: quality against what is drawn. Writes
+OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the default takes
+about a minute.
 """
 
 import sys
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
-from data import Pairs, is_drawn
+from data import Pairs, is_of_scenes
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
@@ -47,6 +48,7 @@ from recipes.likelihood import likelihood
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
 from recipes.rating import rates
+from recipes.reading import strings_read
 from recipes.reranking import rerank_at_prefixes
 from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
@@ -63,9 +65,11 @@ def main(experiment: Experiment) -> None:
     device = prepare_device()
     seed_everything(experiment.seed, rank=0)
     tasks = experiment.evaluation.tasks
-    if "factors" in tasks and not is_drawn(experiment.data.source):
-        source = ", ".join(experiment.data.source)
+    source = ", ".join(experiment.data.source)
+    if "factors" in tasks and not is_of_scenes(experiment.data.source):
         raise ValueError(f"the task factors is for scenes, got data from {source}")
+    if "strings" in tasks and source != "strings":
+        raise ValueError(f"the task strings is for strings, got data from {source}")
     check_fidelity(experiment)
     folders = {"separate": experiment.out}
     if (experiment.out / "joint" / "orderer").is_dir():
@@ -106,6 +110,8 @@ def main(experiment: Experiment) -> None:
             found["probe"] = probe(experiment, pairs, orderer, processor)
         if "factors" in tasks:
             found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
+        if "strings" in tasks:
+            found["strings"] = strings_read(experiment, pairs, orderer, shown)
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
             found["unseen"] = understanding(experiment, unseen, orderer, processor, model, beside)

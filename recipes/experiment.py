@@ -18,6 +18,7 @@ from ar import ARConfig, ARModel, Sampling
 from ar import complete_settings as complete_ar_settings
 from ar.joint import Limits, Route
 from orderer import Borrowed, Objectives, OrdererConfig, OrdererProcessor, complete_settings
+from orderer.evaluation import StringReading
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers
@@ -240,6 +241,7 @@ Task = Literal[
     "trunk",
     "probe",
     "factors",
+    "strings",
     "captioning",
 ]
 
@@ -272,6 +274,8 @@ class Evaluation:
     probe_scenes: int = 3000
     """Images that linear probes are fitted on; those of `factors`, scenes, are tested on a third as
     many."""
+    strings: StringReading = field(default_factory=StringReading)
+    """How strings are read."""
 
     def __post_init__(self) -> None:
         at_least(0, rerank=self.rerank)
