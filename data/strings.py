@@ -31,8 +31,8 @@ LENGTHS = (4, 5, 6, 7, 8)
 SPLITS = ("train", "val", "test", "reader")
 
 IN_A_LINE = 4
-GLYPH = (6, 7)
-"""Pixels across and down of the widest and highest character of the font."""
+GLYPH = (6, 8)
+"""Pixels across and down of the widest and highest character of the font, Q with its tail."""
 STEP = (7, 10)
 """Pixels from one character to the next, and from one line to the next."""
 SHIFT = 2
