@@ -117,8 +117,8 @@ def test_a_probe_of_nothing_is_refused(settings: dict[str, Any], sentence: str) 
         Losslessness(**settings)
 
 
-def test_what_holds_no_strings_is_not_read(trained: Experiment) -> None:
-    measuring = replace(trained, evaluation=replace(trained.evaluation, tasks=("strings",)))
+def test_what_holds_no_strings_is_not_read(tiny: Experiment) -> None:
+    measuring = replace(tiny, evaluation=replace(tiny.evaluation, tasks=("strings",)))
     with pytest.raises(ValueError, match="the task strings is for strings, got data from scenes"):
         evaluate(measuring)
 
