@@ -1,7 +1,6 @@
 """How many characters of strings a fresh reader recovers, from tokens, from codes, from pixels."""
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +51,27 @@ def strings_read(
     learned = load_strings("reader", settings.strings, config.image_size)
     tokens, tested = tokens_of(orderer, learned).cpu(), tokens_of(orderer, pairs).cpu()
     codes = fit_codes(tokens, settings.codes, max(settings.levels))
+    bits = config.tokens * math.log2(settings.codes)  # of a level
     found, shown = {}, {"original": pairs.images[:SHOWN]}
     for level in (None, *sorted(settings.levels, reverse=True)):
-        name = CONTINUOUS if level is None else str(level)
-        change = partial(quantised, codes=codes[:level]) if level else torch.clone
-        told = change(tested)
+        known, told = (_told(each, codes, level) for each in (tokens, tested))
         rebuilt = decoded(orderer, told.to(orderer.device))
-        shown[name if level is None else f"{name} x {settings.codes}"] = rebuilt[:SHOWN]
-        found[name] = {
-            **read(experiment, change(tokens), learned, told, pairs),
-            "bits": level and level * config.tokens * math.log2(settings.codes),
+        shown[f"{level} x {settings.codes}" if level else CONTINUOUS] = rebuilt[:SHOWN]
+        found[str(level or CONTINUOUS)] = {
+            **read(experiment, known, learned, told, pairs),
+            "bits": level and level * bits,
+            "most": level and most_recovered(level * bits, _by_length(pairs), len(ALPHABET)),
             "psnr": mean_psnr(pairs.images, rebuilt),
         }
-    for of_code in found.values():
-        of_code["most"] = of_code["bits"] and _most(of_code["bits"], pairs)
     pictures.strips(shown, folder / "strings.png")
     return found
+
+
+def _told(
+    tokens: Float[Tensor, "N K D"], codes: Float[Tensor, "L K V D"], level: int | None
+) -> Float[Tensor, "N K D"]:
+    """Tokens as they are, or in codes of the first levels."""
+    return quantised(tokens, codes[:level]) if level else tokens
 
 
 def pixels_read(experiment: Experiment) -> dict[str, Any]:
@@ -132,7 +136,3 @@ def _by_length(pairs: Pairs) -> dict[int, int]:
     """Length of a string to how many characters are of strings so long."""
     lengths = [len(text) for (text,) in pairs.captions]
     return {length: length * lengths.count(length) for length in sorted(set(lengths))}
-
-
-def _most(bits: float, pairs: Pairs) -> float:
-    return most_recovered(bits, _by_length(pairs), len(ALPHABET))
