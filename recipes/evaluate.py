@@ -4,16 +4,26 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
     python -m recipes.evaluate retrieval probe --config recipes/configs/flickr8k.yaml \
         --data.source='[FOLDER]'
 
-Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
-three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
-own readout makes of it. `classification` is for labelled sets, `factors` has a linear map read
-scenes. `likelihood` scores the tokens of test images, `rate` says what they cost (nats) and what
-they are good for (dB), `trunk` has linear maps read the AR model's states, `order` measures how
-even its positions are and how early its tokens say what captions do; `fidelity`, beside
-`generation`, takes the distance of generated images to real ones in the features of the judge of
-classes or words. `search` draws many images for a caption and keeps the best: quality against what
-is drawn. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores
-the default takes about a minute.
+Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been. Without a task it does the first
+three of
+
+    retrieval       images and captions find each other, at every prefix
+    reconstruction  error of images from each prefix; where each token helps
+    generation      images from captions, and what a judge says of them
+    fidelity        beside it: distances to real images, in the features of the judge
+    search          draws many images for a caption and keeps the best: quality against budget
+    classification  of labelled sets, by captions of the classes
+    captioning      captions that the models write
+    probe           a fresh reader on frozen tokens: what is in them, whatever the own one makes of it
+    factors         linear maps read scenes from each prefix
+    strings         a small network reads strings, from tokens and from codes of them
+    likelihood      of test tokens
+    rate            what tokens cost (nats), and what they are good for (dB)
+    trunk           linear maps read the AR model's states
+    order           how even its positions are, and how early its tokens say what captions do
+
+Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the default
+takes about a minute.
 """
 
 import sys
@@ -26,7 +36,7 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
-from data import Pairs, is_drawn
+from data import Pairs, is_of_scenes
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
 from orderer.sequences import load_sequence
@@ -50,6 +60,7 @@ from recipes.order_quality import order_quality
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
 from recipes.rating import rates
+from recipes.reading import strings_read
 from recipes.reranking import rerank_at_prefixes
 from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
@@ -66,9 +77,11 @@ def main(experiment: Experiment) -> None:
     device = prepare_device()
     seed_everything(experiment.seed, rank=0)
     tasks = experiment.evaluation.tasks
-    if "factors" in tasks and not is_drawn(experiment.data.source):
-        source = ", ".join(experiment.data.source)
+    source = ", ".join(experiment.data.source)
+    if "factors" in tasks and not is_of_scenes(experiment.data.source):
         raise ValueError(f"the task factors is for scenes, got data from {source}")
+    if "strings" in tasks and source != "strings":
+        raise ValueError(f"the task strings is for strings, got data from {source}")
     check_fidelity(experiment)
     folders = {"separate": experiment.out}
     if (experiment.out / "joint" / "orderer").is_dir():
@@ -110,6 +123,8 @@ def main(experiment: Experiment) -> None:
             found["probe"] = probe(experiment, pairs, orderer, processor)
         if "factors" in tasks:
             found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
+        if "strings" in tasks:
+            found["strings"] = strings_read(experiment, pairs, orderer, shown)
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
             found["unseen"] = understanding(experiment, unseen, orderer, processor, model, beside)

@@ -18,6 +18,7 @@ from ar import ARConfig, ARModel, Sampling
 from ar import complete_settings as complete_ar_settings
 from ar.joint import Limits, Route
 from orderer import Borrowed, Objectives, OrdererConfig, OrdererProcessor, complete_settings
+from orderer.evaluation import StringReading
 from orderer.sequences import SequenceConfig
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
@@ -242,6 +243,7 @@ Task = Literal[
     "order",
     "probe",
     "factors",
+    "strings",
     "captioning",
 ]
 
@@ -274,6 +276,8 @@ class Evaluation:
     probe_scenes: int = 3000
     """Images that linear probes are fitted on; those of `factors`, scenes, are tested on a third as
     many."""
+    strings: StringReading = field(default_factory=StringReading)
+    """How strings are read."""
 
     def __post_init__(self) -> None:
         at_least(0, rerank=self.rerank)

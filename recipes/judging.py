@@ -16,7 +16,7 @@ from ar.evaluation import (
     train_judge,
     train_tagger,
 )
-from data import Pairs, in_memory, is_drawn
+from data import Pairs, in_memory, is_of_scenes
 from data.scenes import COLOURS, SHAPES, Scene, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor
 from orderer.evaluation import retrieval_metrics
@@ -75,7 +75,7 @@ def make_judge(
 def check_judge(experiment: Experiment) -> None:
     """Refuse to judge anything but scenes by what is known of scenes."""
     source = experiment.data.source
-    if experiment.evaluation.judge == "scenes" and not is_drawn(source):
+    if experiment.evaluation.judge == "scenes" and not is_of_scenes(source):
         raise ValueError(
             "evaluation.judge must be classes, words or retrieval for data from "
             f"{', '.join(source)}, got scenes"

@@ -9,6 +9,7 @@ from orderer.sequences import SequenceConfig
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.judging import Judge
+from recipes.reading import about_strings
 from recipes.searching import about_searches
 
 
@@ -41,6 +42,7 @@ def protocol(
         "search": about_searches() if "search" in tasks else None,
         "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
         "rate": _rating(experiment, pairs) if "rate" in tasks else None,
+        "strings": about_strings(experiment, pairs) if "strings" in tasks else None,
         "trunk": _probing_trunk(experiment) if "trunk" in tasks else None,
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
@@ -82,7 +84,7 @@ def _rating(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
 
 def _probing_trunk(experiment: Experiment) -> dict[str, Any]:
     """What the maps from the trunk's states were fitted on."""
-    drawn = experiment.data.is_drawn
+    drawn = experiment.data.is_of_scenes
     return {
         "fit": "judge" if drawn else experiment.data.train,
         "images": experiment.evaluation.probe_scenes,

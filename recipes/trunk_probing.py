@@ -55,7 +55,7 @@ def read_from_trunk(
 def questions(experiment: Experiment, pairs: Pairs, number: int) -> tuple[Pairs, Answers, Answers]:
     """Pairs to fit on, and what is true of them and of those that test."""
     size = pairs.images.shape[-1]
-    if experiment.data.is_drawn:
+    if experiment.data.is_of_scenes:
         fit = load_scenes("judge", number, size)
         return fit, _facts("judge", number), _facts(experiment.data.test, len(pairs))
     opened = experiment.data.open_train(size)

@@ -2,6 +2,7 @@
 
 from .attribution import attribution_maps
 from .classification import class_accuracy, class_embeddings, classification_metrics
+from .codes import fit_codes, most_recovered, quantised
 from .linear_probe import readable, readable_from
 from .order import gain_maps, rank_correlation, raster_leak
 from .probe import FreshReader
@@ -10,9 +11,12 @@ from .reconstruction import mean_psnr, psnr
 from .redundancy import explained_by_before, explained_by_each
 from .rerank import reranked_metrics
 from .retrieval import retrieval_metrics
+from .string_reader import StringReader, StringReading, recovered, spelt
 
 __all__ = [
     "FreshReader",
+    "StringReader",
+    "StringReading",
     "attribution_maps",
     "class_accuracy",
     "class_embeddings",
@@ -20,14 +24,19 @@ __all__ = [
     "entropy_rank",
     "explained_by_before",
     "explained_by_each",
+    "fit_codes",
     "gain_maps",
     "mean_psnr",
+    "most_recovered",
     "participation_rank",
     "psnr",
+    "quantised",
     "rank_correlation",
     "raster_leak",
     "readable",
     "readable_from",
+    "recovered",
     "reranked_metrics",
     "retrieval_metrics",
+    "spelt",
 ]
