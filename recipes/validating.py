@@ -32,6 +32,12 @@ class Validation:
     """The place of the caption that is each image's condition."""
     orderer: ImageSequence
     processor: OrdererProcessor
+    every: int
+    """Steps between two validations."""
+
+    def is_due(self, step: int, run: Run) -> bool:
+        """Whether it is time for one after `step` updates; the last has one in any case."""
+        return step > 0 and (step % self.every == 0 or step == run.steps)
 
     def measure(self, model: nn.Module, run: Run) -> dict[str, float]:
         """`validation`: nats per dimension, or the loss of a head without a likelihood; and
