@@ -8,14 +8,19 @@ from .fidelity import frechet_distance, kernel_distance
 from .gradient_conflict import conflict, gradient_cosines
 from .position_decodability import position_decodability
 from .scene_judge import SceneJudge, train_judge
+from .sequences import Sequences
 from .tagger import tag_precision, train_tagger
+from .transfer import Schooling, Transfer, transfer
 from .useless_tokens import semantic_first, useless_tokens
 
 __all__ = [
     "FEATURES",
     "Classifier",
     "SceneJudge",
+    "Schooling",
+    "Sequences",
     "Thing",
+    "Transfer",
     "accuracy",
     "conflict",
     "context_gain",
@@ -33,6 +38,7 @@ __all__ = [
     "train_classifier",
     "train_judge",
     "train_tagger",
+    "transfer",
     "useless_tokens",
     "variation",
 ]
