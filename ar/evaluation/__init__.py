@@ -4,6 +4,7 @@ from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
 from .deviation import deviations, drifting
 from .difficulty import context_gain, gini, marginal_log_prob, variation
+from .equivariance import equivariance, measure_order
 from .fidelity import frechet_distance, kernel_distance
 from .gradient_conflict import conflict, gradient_cosines
 from .position_decodability import position_decodability
@@ -26,12 +27,14 @@ __all__ = [
     "context_gain",
     "deviations",
     "drifting",
+    "equivariance",
     "following",
     "frechet_distance",
     "gini",
     "gradient_cosines",
     "kernel_distance",
     "marginal_log_prob",
+    "measure_order",
     "position_decodability",
     "semantic_first",
     "tag_precision",

@@ -13,15 +13,16 @@ FRESH = 0.5
 """Deviation of what is new in a token."""
 SETTLING = 32
 """Tokens that are drawn and left out: afterwards the process is stationary."""
-WORLD = 0
-"""Seed of what train and test sequences share: the process, the turns, the letters' vectors."""
+WORLD, TURNED = 0, 1
+"""Seeds of what train and test sequences share: the process and letters' vectors; the turns."""
 
 
 def stationary(
     number: int, tokens: int, channels: int, seed: int
 ) -> Float[Tensor, "{number} {tokens} {channels}"]:
     """A vector autoregressive process of order 2: one rule at every position."""
-    first, second = PULLS[0] * _turns(1, channels)[0], PULLS[1] * _turns(2, channels)[1]
+    turns = _turns(2, channels, WORLD)
+    first, second = PULLS[0] * turns[0], PULLS[1] * turns[1]
     random = torch.Generator().manual_seed(seed)
     x = [torch.zeros(number, channels)] * 2
     for _ in range(SETTLING + tokens):
@@ -32,7 +33,7 @@ def stationary(
 
 def turned(x: Float[Tensor, "N K D"]) -> Float[Tensor, "N K D"]:
     """Turn each position in a way of its own: as much can be known, by another rule everywhere."""
-    return torch.einsum("kde,nke->nkd", _turns(x.shape[1], x.shape[2]), x)
+    return torch.einsum("kde,nke->nkd", _turns(x.shape[1], x.shape[2], TURNED), x)
 
 
 def flipped(x: Float[Tensor, "N K D"]) -> Float[Tensor, "N K D"]:
@@ -65,7 +66,14 @@ def letters(
     return vectors[torch.tensor(list(text))[starts + torch.arange(tokens)]]
 
 
-def _turns(number: int, channels: int) -> Float[Tensor, "{number} {channels} {channels}"]:
-    """Random orthogonal matrices."""
-    random = torch.Generator().manual_seed(WORLD)
-    return torch.linalg.qr(torch.randn(number, channels, channels, generator=random))[0]
+def _turns(
+    number: int, channels: int, seed: int
+) -> Float[Tensor, "{number} {channels} {channels}"]:
+    """Random orthogonal matrices, all equally likely.
+
+    Source: Mezzadri 2007, "How to generate random matrices from the classical compact groups",
+    section 5, https://arxiv.org/abs/math-ph/0609050.
+    """
+    random = torch.Generator().manual_seed(seed)
+    q, r = torch.linalg.qr(torch.randn(number, channels, channels, generator=random))
+    return q * r.diagonal(dim1=1, dim2=2).sign()[:, None]

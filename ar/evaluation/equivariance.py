@@ -64,14 +64,14 @@ def equivariance(moved: Transfer, cosines: Float[Tensor, "P P"]) -> dict[str, An
     Returns:
         `gain`: in the head's loss, with its 95% interval over test images, `at` each position, and
         their `variation` and `gini`; `conflict`; `transfer`; and `eq` of the three. None stands for
-        figures of an order whose context surely gives nothing.
+        figures that nothing is known of: of an order whose context surely gives nothing, say.
     """
     whole, at = moved.gains.mean(dim=1), moved.gains.mean(dim=0)  # [C], [K]
     mean, half = whole.mean().item(), NORMAL * whole.std().item() / len(whole) ** 0.5
     spread = gini(at) if mean > half else None
     pull = conflict(cosines)
     parts = None
-    if spread is not None and moved.mean is not None:
+    if spread is not None and pull["mean"] is not None and moved.mean is not None:
         parts = (1 - spread, (pull["mean"] + 1) / 2, moved.mean)
     return {
         "eq": None if parts is None else sum(parts) / len(parts),
