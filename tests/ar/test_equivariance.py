@@ -12,7 +12,7 @@ from ar.evaluation.controls import exchanged, flipped, letters, stationary, turn
 from ar.evaluation.sequences import fresh, learn
 
 TOKENS, CHANNELS = 8, 3
-SHORT = Schooling(steps=80, batch_size=64, learning_rate=5e-3)
+SHORT = Schooling(steps=60, batch_size=64, learning_rate=5e-3)
 
 
 def make() -> ARModel:
