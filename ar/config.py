@@ -72,8 +72,9 @@ class ARConfig(CheckedConfig):
     """A token of many channels shows through its noise from early on; what the condition says of
     it is learned before that."""
     timestep_scale: float = 1.0
-    weighting: Literal["none", "min_snr"] = "none"
-    """Of the squared error at each timestep, see `min_snr`."""
+    weighting: Literal["none", "min_snr", "density"] = "none"
+    """Of the squared error at each timestep: see `min_snr`; `density` weighs uniform timesteps as
+    often as `logit_normal` would draw them."""
     components: int = 16
     """Gaussians of `mixture`."""
     noise_channels: int = 32
@@ -105,6 +106,13 @@ class ARConfig(CheckedConfig):
             raise ValueError(f"timestep_location must be finite, got {self.timestep_location}")
         if not 0 < self.timestep_scale < inf:
             raise ValueError(f"timestep_scale must be above 0, got {self.timestep_scale}")
+        if self.weighting == "density" and (
+            self.timesteps != "uniform" or self.head not in ("flow", "in_trunk")
+        ):
+            raise ValueError(
+                "the weighting 'density' is of a flow's uniform timesteps, got the head "
+                f"{self.head!r} and {self.timesteps} timesteps"
+            )
         if not 0 <= self.context_noise < inf:
             raise ValueError(f"context_noise must be at least 0, got {self.context_noise}")
 

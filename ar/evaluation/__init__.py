@@ -4,35 +4,44 @@ from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
 from .deviation import deviations, drifting
 from .difficulty import context_gain, gini, marginal_log_prob, variation
+from .equivariance import equivariance, measure_order
 from .fidelity import frechet_distance, kernel_distance
 from .gradient_conflict import conflict, gradient_cosines
 from .position_decodability import position_decodability
 from .scene_judge import SceneJudge, train_judge
+from .sequences import Sequences
 from .tagger import tag_precision, train_tagger
+from .transfer import Schooling, Transfer, transfer
 from .useless_tokens import semantic_first, useless_tokens
 
 __all__ = [
     "FEATURES",
     "Classifier",
     "SceneJudge",
+    "Schooling",
+    "Sequences",
     "Thing",
+    "Transfer",
     "accuracy",
     "conflict",
     "context_gain",
     "deviations",
     "drifting",
+    "equivariance",
     "following",
     "frechet_distance",
     "gini",
     "gradient_cosines",
     "kernel_distance",
     "marginal_log_prob",
+    "measure_order",
     "position_decodability",
     "semantic_first",
     "tag_precision",
     "train_classifier",
     "train_judge",
     "train_tagger",
+    "transfer",
     "useless_tokens",
     "variation",
 ]

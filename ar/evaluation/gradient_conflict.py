@@ -68,24 +68,21 @@ def gradient_cosines(
     return _corrected(first, second)
 
 
-def conflict(cosines: Float[Tensor, "P P"]) -> dict[str, float]:
+def conflict(cosines: Float[Tensor, "P P"]) -> dict[str, float | None]:
     """Sum up the cosines of different bins.
 
     Returns:
-        `mean`; `below_zero`, a share; `least`; `known`, the share of pairs that have a cosine.
-
-    Raises:
-        ValueError: if no pair has one.
+        `mean`; `below_zero`, a share; `least`; `known`, the share of pairs that have a cosine. None
+        stands for figures of no pair.
     """
     above = torch.ones_like(cosines, dtype=torch.bool).triu(diagonal=1)
-    pairs = cosines[above]
-    known = pairs[~pairs.isnan()].double()
-    if not len(known):
-        raise ValueError(f"none of the {len(pairs)} pairs of bins has gradients that agree")
+    pairs = cosines[above].double()
+    known = pairs[~pairs.isnan()]
+    is_known = len(known) > 0
     return {
-        "mean": known.mean().item(),
-        "below_zero": (known < 0).double().mean().item(),
-        "least": known.min().item(),
+        "mean": known.mean().item() if is_known else None,
+        "below_zero": (known < 0).double().mean().item() if is_known else None,
+        "least": known.min().item() if is_known else None,
         "known": len(known) / len(pairs),
     }
 

@@ -20,7 +20,7 @@ def position_decodability(
     train: Float[Tensor, "N K D"],
     test: Float[Tensor, "M K D"],
     *,
-    steps: int = 500,
+    steps: int = 300,
     batch_size: int = 256,
     seed: int = 0,
 ) -> dict[str, float]:

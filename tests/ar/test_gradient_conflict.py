@@ -102,8 +102,8 @@ def test_positions_are_cut_into_bins_that_hold_each_once() -> None:
         assert len(parts) == min(tokens, bins)
 
 
-def test_what_has_no_conflict_is_refused() -> None:
+def test_a_single_bin_is_refused_and_unknown_cosines_have_no_mean() -> None:
     with pytest.raises(ValueError, match="at least 2 bins to be compared, got 1"):
         position_bins(1, 8)
-    with pytest.raises(ValueError, match="none of the 1 pairs of bins"):
-        conflict(torch.full((2, 2), torch.nan))
+    found = conflict(torch.full((2, 2), torch.nan))
+    assert found == {"mean": None, "below_zero": None, "least": None, "known": 0.0}
