@@ -1,4 +1,4 @@
-"""Zero-shot classification at each prefix, by a readout and the text tower that goes with it."""
+"""Zero-shot classification at each prefix, by embeddings of images and of the names of classes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,18 +7,17 @@ import torch
 from torch import Tensor
 
 from data import every_phrase
-from orderer import OrdererProcessor
 from orderer.evaluation import class_embeddings, classification_metrics
 
+Say = Callable[[Sequence[str]], Tensor]
+"""Captions to their embeddings, on the CPU."""
 
-@torch.no_grad()
+
 def classification(
     captions: Sequence[Sequence[str]],
     templates: Sequence[str],
     images: Mapping[str, Tensor],
-    text: Callable[[Tensor], Tensor],
-    processor: OrdererProcessor,
-    device: torch.device,
+    say: Say,
 ) -> dict[str, Any]:
     """Tell the class of each image among those of all.
 
@@ -26,16 +25,13 @@ def classification(
         captions: of each image one, the name of its class.
         templates: that a name is put into; none takes it as it is.
         images: their embeddings at each prefix, on the CPU.
-        text: embeds word pieces.
-        processor: of the orderer.
-        device: on which `text` computes.
+        say: embeds captions.
 
     Raises:
         ValueError: for an image with more than one caption.
     """
     names = _names(captions)
-    texts = [text(processor.text(every_phrase(templates, name)).to(device)) for name in names]
-    classes = class_embeddings(torch.stack(texts).cpu())  # [C, E]
+    classes = class_embeddings(torch.stack([say(every_phrase(templates, each)) for each in names]))
     labels = torch.tensor([names.index(name) for (name,) in captions])
     at = {k: classification_metrics(of_k, classes, labels) for k, of_k in images.items()}
     figures = ("top1", "top5", "ties")

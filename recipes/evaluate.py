@@ -14,7 +14,7 @@ three of
     search          draws many images for a caption and keeps the best: quality against budget
     classification  of labelled sets, by captions of the classes
     captioning      captions that the models write
-    probe           a fresh reader on frozen tokens: what is in them, whatever the own one makes of it
+    probe           a fresh reader on frozen tokens: what is in them, whatever the own one finds
     factors         linear maps read scenes from each prefix
     strings         a small network reads strings, from tokens and from codes of them
     likelihood      of test tokens
@@ -28,6 +28,7 @@ takes about a minute.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
@@ -199,10 +200,8 @@ def understanding(
         found["retrieval"] = retrieval(experiment, pairs, orderer, processor, tokens)
     if "classification" in tasks:
         at = embeddings_at_prefixes(tokens, orderer.readout)
-        templates = experiment.data.templates
-        found["classification"] = classification(
-            pairs.captions, templates, at, orderer.text, processor, tokens.device
-        )
+        say = partial(embed_captions, text=orderer.text, processor=processor, device=tokens.device)
+        found["classification"] = classification(pairs.captions, experiment.data.templates, at, say)
     if "captioning" in tasks:
         writers = {}
         if isinstance(orderer, Orderer) and orderer.config.fusion_layers is not None:

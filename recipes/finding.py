@@ -1,18 +1,21 @@
 """How well captions and images find each other at every prefix."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data import Pairs, every_phrase
 from orderer import OrdererProcessor, prefix_lengths
 from orderer.evaluation import retrieval_metrics
-from recipes.classifying import classification
+from recipes.classifying import Say, classification
 from recipes.experiment import Experiment
 
 BATCH = 250
+DRAWS = 1_000
+"""Of images with their captions, for the intervals of recalls."""
 Embed = Callable[..., Tensor]
 """A readout (tokens and prefixes to embeddings) or a text tower (word pieces to embeddings)."""
 
@@ -37,29 +40,55 @@ def find_at_prefixes(
         processor: of the orderer.
     """
     at_prefixes = embeddings_at_prefixes(tokens, readout)
-    captions = queries(experiment, pairs)
-    owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
-    flat = [caption for of_one in captions for caption in of_one]
-    texts = embed_captions(flat, text, processor, tokens.device)
-    found: dict[str, Any] = {"image_to_text": {}, "text_to_image": {}, "ties": {}}
-    for k, each in at_prefixes.items():
-        at_k = retrieval_metrics(each, texts, owner)
-        for direction in found:
-            found[direction][k] = at_k[direction]
+    say = partial(embed_captions, text=text, processor=processor, device=tokens.device)
+    found = find(at_prefixes, queries(experiment, pairs), say)
     if experiment.evaluation.judge == "classes":
         names = [of_one[:1] for of_one in pairs.captions]
-        templates = experiment.data.templates
-        told = classification(names, templates, at_prefixes, text, processor, tokens.device)
-        found["accuracy"] = told["top1"]
+        found["accuracy"] = classification(names, experiment.data.templates, at_prefixes, say)[
+            "top1"
+        ]
+    return found
+
+
+def find(
+    at_prefixes: Mapping[str, Tensor], captions: Sequence[Sequence[str]], say: Say
+) -> dict[str, Any]:
+    """Both directions at every prefix, whatever model the embeddings are from.
+
+    Args:
+        at_prefixes: embeddings of images at each prefix, on the CPU.
+        captions: of each image, those that are looked for.
+        say: embeds captions.
+    """
+    owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
+    texts = say([caption for of_one in captions for caption in of_one])
+    found: dict[str, Any] = {"image_to_text": {}, "text_to_image": {}, "ties": {}, "intervals": {}}
+    for k, images in at_prefixes.items():
+        at_k = retrieval_metrics(images, texts, owner, draws=DRAWS)
+        for figure in found:
+            found[figure][k] = at_k[figure]
     return found
 
 
 @torch.no_grad()
 def embeddings_at_prefixes(tokens: Tensor, readout: Embed) -> dict[str, Tensor]:
-    """Embeddings of images at each measured prefix, on the CPU."""
+    """Embeddings of images at each measured prefix, on the CPU.
+
+    Raises:
+        ValueError: for a readout in train mode.
+    """
+    check_eval_mode(readout)
     prefixes = prefix_lengths(tokens.shape[1])
     images = torch.cat([readout(some, prefixes).cpu() for some in tokens.split(BATCH)])  # [N, J, E]
     return {str(k): images[:, j].contiguous() for j, k in enumerate(prefixes)}
+
+
+def check_eval_mode(model: object) -> None:
+    """Refuse to measure a model that is being trained: what it drops out is chance."""
+    if isinstance(model, nn.Module) and model.training:
+        raise ValueError(
+            f"a model is measured in eval mode, {type(model).__name__} is in train mode"
+        )
 
 
 def queries(experiment: Experiment, pairs: Pairs) -> list[Sequence[str]]:
@@ -79,6 +108,11 @@ def queries(experiment: Experiment, pairs: Pairs) -> list[Sequence[str]]:
 def embed_captions(
     captions: Sequence[str], text: Embed, processor: OrdererProcessor, device: torch.device
 ) -> Tensor:
-    """Unit embeddings of captions, on the CPU."""
+    """Unit embeddings of captions, on the CPU.
+
+    Raises:
+        ValueError: for a text tower in train mode.
+    """
+    check_eval_mode(text)
     parts = [captions[i : i + BATCH] for i in range(0, len(captions), BATCH)]
     return torch.cat([text(processor.text(some).to(device)).cpu() for some in parts])

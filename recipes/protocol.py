@@ -5,9 +5,11 @@ from typing import Any
 from ar.model import NOISE_FLOOR
 from data import Pairs
 from orderer import OrdererConfig
+from orderer.evaluation.bootstrap import LEVEL
 from orderer.sequences import SequenceConfig
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
+from recipes.finding import DRAWS
 from recipes.judging import Judge
 from recipes.reading import about_strings
 from recipes.searching import about_searches
@@ -37,6 +39,7 @@ def protocol(
         "factors": _reading(experiment) if "factors" in tasks else None,
         "dtype": "models in float32, scores in float64, images in uint8",
         "ties": "expected rank over random orders of equal scores; counted in retrieval.ties",
+        "intervals": about_intervals() if "retrieval" in tasks else None,
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
         "search": about_searches() if "search" in tasks else None,
@@ -47,6 +50,14 @@ def protocol(
         "judge": judge.about if judge else None,
         "seeds": [experiment.seed],
     }
+
+
+def about_intervals() -> str:
+    """How the intervals of recalls were taken."""
+    return (
+        f"{LEVEL:.0%} of {DRAWS} draws of as many images, each with its captions, the gallery "
+        "unchanged; percentiles, seed 0"
+    )
 
 
 def decoding(config: OrdererConfig | SequenceConfig) -> dict[str, Any]:

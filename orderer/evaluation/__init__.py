@@ -1,6 +1,7 @@
 """Figures of an orderer: plain functions from arrays to numbers."""
 
 from .attribution import attribution_maps
+from .bootstrap import Interval, intervals
 from .classification import class_accuracy, class_embeddings, classification_metrics
 from .codes import fit_codes, most_recovered, quantised
 from .linear_probe import readable, readable_from
@@ -15,6 +16,7 @@ from .string_reader import StringReader, StringReading, recovered, spelt
 
 __all__ = [
     "FreshReader",
+    "Interval",
     "StringReader",
     "StringReading",
     "attribution_maps",
@@ -26,6 +28,7 @@ __all__ = [
     "explained_by_each",
     "fit_codes",
     "gain_maps",
+    "intervals",
     "mean_psnr",
     "most_recovered",
     "participation_rank",

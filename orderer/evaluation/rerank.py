@@ -15,13 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from .retrieval import (
-    ROUNDING,
-    check_pairs,
-    count_above,
-    summarise,
-    ties,
-)
+from .retrieval import ROUNDING, check_pairs, summarise, ties
 
 Match = Callable[[Int[Tensor, "P"], Int[Tensor, "P"]], Float[Tensor, "P"]]
 """Scores pairs, given by the indices of their images and of their captions."""
@@ -87,12 +81,22 @@ def _standings(
         own = image_of_query[rows, None] == image_of_item
         listed = _best(scores, min(shortlist, len(gallery)), rounding)
         logits = _match_listed(rows, listed, match)
-        first = count_above(logits, own & listed, torch.zeros_like(rounding))
-        behind = count_above(scores.masked_fill(listed, -torch.inf), own & ~listed, rounding)
+        first = _count_above(logits, own & listed, torch.zeros_like(rounding))
+        behind = _count_above(scores.masked_fill(listed, -torch.inf), own & ~listed, rounding)
         behind[:, 0] += listed.sum(dim=1)
         found = (own & listed).any(dim=1, keepdim=True)
         counts.append(torch.where(found, first, behind))
     return torch.cat(counts).double()
+
+
+def _count_above(
+    scores: Float64[Tensor, "c G"], own: Bool[Tensor, "c G"], rounding: Float64[Tensor, ""]
+) -> Int[Tensor, "c 3"]:
+    """Count the items above the best own item, level with it, own and level."""
+    best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
+    level = (scores - best).abs() <= rounding
+    above = scores > best + rounding
+    return torch.stack([above.sum(1), level.sum(1), (level & own).sum(1)], dim=1)
 
 
 def _best(

@@ -9,10 +9,13 @@ value over those orders: a model that maps all to one point scores exactly chanc
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
+
+from .bootstrap import Interval, intervals
 
 ROUNDING = 1e-12
 """Scores closer than this, as a share of the largest possible score, are equal."""
@@ -24,8 +27,9 @@ def retrieval_metrics(
     image_of_text: Int[Tensor, "M"],
     ks: Sequence[int] = (1, 5, 10),
     *,
-    chunk: int = 256,
-) -> dict[str, dict[str, float]]:
+    draws: int = 0,
+    chunk: int = 1024,
+) -> dict[str, dict[str, Any]]:
     """Score every pair by a dot product in fp64 and find each query's place for its own items.
 
     Args:
@@ -33,53 +37,71 @@ def retrieval_metrics(
         text_embeddings: of all captions, any number for each image, in any order.
         image_of_text: the index of the image that each caption belongs to.
         ks: places from 1 on that count as a hit.
-        chunk: queries compared at once; it changes the memory, not the result.
+        draws: of images with their captions, for intervals of the recalls; 0 leaves them out.
+        chunk: captions compared at once; it changes the memory, not the result.
 
     Returns:
         `image_to_text` and `text_to_image`, each with `r{k}`, the share of the queries that hit
-        at k, and `median_rank`, the median place (from 1) of the best own item; and `ties`, for
-        each direction the queries whose best own item has the score of another's.
+        at k, and `median_rank`, the median place (from 1) of the best own item; `ties`, for each
+        direction the queries whose best own item has the score of another's; and, with draws,
+        `intervals`, for each direction and recall an `Interval` over the same gallery.
 
     Raises:
         ValueError: for half-precision or non-finite embeddings, which blur ties, a caption of no
             image, an image without caption, or a k below 1.
     """
     check_pairs(image_embeddings, text_embeddings, image_of_text, ks)
-    images, texts = image_embeddings.double(), text_embeddings.double()
-    image = torch.arange(len(images), device=images.device)
-    to_text = standings(images, texts, image, image_of_text, chunk)
-    to_image = standings(texts, images, image_of_text, image, chunk)
-    return {
+    to_text, to_image = standings(image_embeddings, text_embeddings, image_of_text, chunk)
+    found: dict[str, dict[str, Any]] = {
         "image_to_text": summarise(to_text, ks),
         "text_to_image": summarise(to_image, ks),
         "ties": {"image_to_text": ties(to_text), "text_to_image": ties(to_image)},
     }
+    if draws:
+        image = torch.arange(len(image_embeddings), device=image_of_text.device)
+        found["intervals"] = {
+            "image_to_text": recall_intervals(to_text, image, ks, draws),
+            "text_to_image": recall_intervals(to_image, image_of_text, ks, draws),
+        }
+    return found
 
 
 def standings(
-    queries: Float64[Tensor, "Q E"],
-    gallery: Float64[Tensor, "G E"],
-    image_of_query: Int[Tensor, "Q"],
-    image_of_item: Int[Tensor, "G"],
+    images: Float[Tensor, "N E"],
+    texts: Float[Tensor, "M E"],
+    image_of_text: Int[Tensor, "M"],
     chunk: int,
-) -> Float64[Tensor, "Q 3"]:
-    """Count, for each query, the items above its best own item, level with it, own and level."""
-    rounding = ROUNDING * queries.norm(dim=1).max() * gallery.norm(dim=1).max()
-    counts = [
-        count_above(some @ gallery.T, image[:, None] == image_of_item, rounding)
-        for some, image in zip(queries.split(chunk), image_of_query.split(chunk), strict=True)
-    ]
-    return torch.cat(counts).double()
+) -> tuple[Float64[Tensor, "N 3"], Float64[Tensor, "M 3"]]:
+    """Count, for each image and each text, the items above its best own item, level with it, own
+    and level. Every pair is scored once, for both.
+    """
+    images, texts = images.double(), texts.double()
+    rounding = ROUNDING * images.norm(dim=1).max() * texts.norm(dim=1).max()
+    own = torch.linalg.vecdot(texts, images[image_of_text])  # [M]
+    best = torch.full_like(images[:, 0], -torch.inf).scatter_reduce(0, image_of_text, own, "amax")
+    to_text, to_image = torch.zeros(len(images), 3).to(images), torch.ones(len(texts), 3).to(texts)
+    to_text[:, 2].index_add_(0, image_of_text, (own >= best[image_of_text] - rounding).double())
+    for rows in torch.arange(len(texts), device=texts.device).split(chunk):
+        scores = texts[rows] @ images.T  # [c, N]
+        to_image[rows, :2] = _above_and_level(scores, own[rows, None], rounding, dim=1)
+        to_text[:, :2] += _above_and_level(scores, best, rounding, dim=0)
+    return to_text, to_image
 
 
-def count_above(
-    scores: Float64[Tensor, "c G"], own: Bool[Tensor, "c G"], rounding: Float64[Tensor, ""]
-) -> Int[Tensor, "c 3"]:
-    """Count the items above the best own item, level with it, own and level."""
-    best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
-    level = (scores - best).abs() <= rounding
-    above = scores > best + rounding
-    return torch.stack([above.sum(1), level.sum(1), (level & own).sum(1)], dim=1)
+def _above_and_level(
+    scores: Float64[Tensor, "c N"],
+    best: Float64[Tensor, "..."],
+    rounding: Float64[Tensor, ""],
+    dim: int,
+) -> Float64[Tensor, "Q 2"]:
+    """Count the scores above the best own one, and those level with it, over rows or columns."""
+    above = _number(scores > best + rounding, dim)
+    return torch.stack([above, _number(scores >= best - rounding, dim) - above], dim=1).double()
+
+
+def _number(true: Bool[Tensor, "c N"], dim: int) -> Int[Tensor, "Q"]:
+    """Count what is true; over bytes torch is 7 to 30 times as fast as over booleans."""
+    return true.view(torch.uint8).sum(dim, dtype=torch.int32)
 
 
 def summarise(standings: Float64[Tensor, "Q 3"], ks: Sequence[int]) -> dict[str, float]:
@@ -87,6 +109,18 @@ def summarise(standings: Float64[Tensor, "Q 3"], ks: Sequence[int]) -> dict[str,
     hits = expected_hits(standings, max(ks)).mean(dim=0)
     recalls = {f"r{k}": hits[k - 1].item() for k in ks}
     return recalls | {"median_rank": _expected_rank(standings).quantile(0.5).item()}
+
+
+def recall_intervals(
+    standings: Float64[Tensor, "Q 3"],
+    image_of_query: Int[Tensor, "Q"],
+    ks: Sequence[int],
+    draws: int,
+) -> dict[str, Interval]:
+    """The interval of each recall; the queries of an image are drawn together."""
+    hits = expected_hits(standings, max(ks))[:, [k - 1 for k in ks]]  # [Q, R]
+    found = intervals(hits, image_of_query, draws)
+    return {f"r{k}": one for k, one in zip(ks, found, strict=True)}
 
 
 def expected_hits(standings: Float64[Tensor, "Q 3"], most: int) -> Float64[Tensor, "Q R"]:

@@ -10,9 +10,10 @@ import torch
 from ar import ARModel, Sampling
 from ar.sampling import row_noise
 from orderer import Orderer, OrdererConfig
+from orderer.evaluation import retrieval_metrics
 from recipes import bench
 from recipes.benchmarks import ar as ar_cases
-from recipes.benchmarks import checkpoint, data, orderer
+from recipes.benchmarks import checkpoint, data, orderer, retrieval
 from recipes.benchmarks import joint as joint_cases
 from recipes.benchmarks.case import Case, in_turns
 from recipes.benchmarks.plain_ar import PlainAR, mar_head, time_head
@@ -217,3 +218,21 @@ def test_the_benchmark_of_stage_3_measures_every_route_against_separate_steps(
             and case.reference[0] > 0
             and case.errors["peak_memory_so_far_bytes"] > 1e8
         )
+
+
+def test_the_benchmark_of_retrieval_measures_both_sides_and_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, small in (("IMAGES", 12), ("CAPTIONS", 62), ("SIZE", 8), ("PREFIXES", 2)):
+        monkeypatch.setattr(retrieval, name, small)
+    out = tmp_path / "bench.json"
+    start(bench.main, bench.Config, bench.with_what(["retrieval", "--runs=1", f"--json={out}"]))
+    (case,) = json.loads(out.read_text()).values()
+    assert case["ours"] > 0 and case["reference"] > 0 and case["peak_memory_bytes"] > 1e8
+
+
+def test_without_ties_plain_lists_find_the_same() -> None:
+    images, texts, owner = torch.randn(20, 8), torch.randn(100, 8), torch.arange(100) % 20
+    ours = retrieval_metrics(images, texts, owner)
+    for direction, recalls in retrieval.plain_recalls(images, texts, owner, (1, 5, 10)).items():
+        assert recalls == pytest.approx({k: ours[direction][k] for k in recalls}, abs=1e-12)

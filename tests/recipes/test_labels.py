@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from data import Pair, write_shards
-from orderer import OrdererProcessor
 from recipes import evaluate, train_ar, train_joint, train_orderer, write_tokens
 from recipes.classifying import classification
 from recipes.data_settings import DataSettings
@@ -74,7 +73,7 @@ def test_a_labelled_set_goes_through_all_stages_and_is_told_apart(labelled: Expe
 
 def test_images_with_several_captions_are_not_classified() -> None:
     with pytest.raises(ValueError, match=r"one caption for each image, .* got 2 for image 1"):
-        classification([("a",), ("a", "b")], (), *(None,) * 4)  # type: ignore[arg-type]
+        classification([("a",), ("a", "b")], (), {}, None)  # type: ignore[arg-type]
 
 
 def test_labels_have_no_detail_that_grows(labelled: Experiment) -> None:
@@ -101,8 +100,6 @@ def test_the_fifth_guess_counts_and_the_sixth_does_not() -> None:
         (),
         {"1": images},
         lambda _: next(classes)[None],
-        OrdererProcessor(36, 40),
-        torch.device("cpu"),
     )
     assert found["top1"]["1"] == pytest.approx(1 / 7)
     assert found["top5"]["1"] == pytest.approx(5 / 7)
