@@ -2,6 +2,7 @@
 
 from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
+from .coverage import precision_recall
 from .deviation import deviations, drifting
 from .fidelity import frechet_distance, kernel_distance
 from .scene_judge import SceneJudge, train_judge
@@ -18,6 +19,7 @@ __all__ = [
     "following",
     "frechet_distance",
     "kernel_distance",
+    "precision_recall",
     "tag_precision",
     "train_classifier",
     "train_judge",
