@@ -10,6 +10,7 @@ from .reconstruction import mean_psnr, psnr
 from .redundancy import explained_by_before, explained_by_each
 from .rerank import reranked_metrics
 from .retrieval import retrieval_metrics
+from .ssim import mean_ssim, ssim
 
 __all__ = [
     "FreshReader",
@@ -22,6 +23,7 @@ __all__ = [
     "explained_by_each",
     "gain_maps",
     "mean_psnr",
+    "mean_ssim",
     "participation_rank",
     "psnr",
     "rank_correlation",
@@ -30,4 +32,5 @@ __all__ = [
     "readable_from",
     "reranked_metrics",
     "retrieval_metrics",
+    "ssim",
 ]
