@@ -8,6 +8,7 @@ from orderer import OrdererConfig
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.judging import Judge
+from recipes.rebuilding import Eyes
 from recipes.searching import about_searches
 
 
@@ -16,11 +17,13 @@ def protocol(
     pairs: Pairs,
     unseen: Pairs,
     judge: Judge | None,
+    eyes: Eyes,
     config: OrdererConfig,
 ) -> dict[str, Any]:
     """How the figures were taken; null where a task that was not asked would have its own."""
     evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
-    generated = min(evaluation.generated, len(unseen)) if judge else None
+    is_drawn = not {"generation", "search"}.isdisjoint(tasks)
+    generated = min(evaluation.generated, len(unseen)) if is_drawn else None
     return {
         "tasks": list(tasks),
         "split": experiment.data.test,
@@ -42,6 +45,8 @@ def protocol(
         "rate": _rating(experiment, pairs) if "rate" in tasks else None,
         "trunk": _probing_trunk(experiment) if "trunk" in tasks else None,
         "judge": judge.about if judge else None,
+        "features": eyes.space.protocol() if eyes.space else None,
+        "perceptual": eyes.teacher.weights if eyes.teacher else None,
         "seeds": [experiment.seed],
     }
 

@@ -2,7 +2,7 @@
 
 from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
-from .coverage import precision_recall
+from .coverage import NEIGHBOURS, precision_recall
 from .deviation import deviations, drifting
 from .fidelity import frechet_distance, kernel_distance
 from .scene_judge import SceneJudge, train_judge
@@ -10,6 +10,7 @@ from .tagger import tag_precision, train_tagger
 
 __all__ = [
     "FEATURES",
+    "NEIGHBOURS",
     "Classifier",
     "SceneJudge",
     "Thing",
