@@ -49,6 +49,7 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment, Task
+from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.heads_report import gather, tables, write_heads_page
 from recipes.judging import check_judge
@@ -147,8 +148,9 @@ def check(comparison: Comparison) -> None:
     measured = replace(comparison, evaluation=replace(comparison.evaluation, tasks=TASKS))
     check_judge(measured)
     check_fidelity(measured)
-    size = comparison.orderer_config().image_size
-    check_enough(measured, comparison.data.open_unseen(size))
+    config = comparison.orderer_config()
+    check_apart(measured.evaluation.features, config)
+    check_enough(measured, comparison.data.open_unseen(config.image_size))
 
 
 def write_shared(comparison: Comparison, out: Path) -> None:

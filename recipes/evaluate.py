@@ -10,7 +10,8 @@ three of
     retrieval       images and captions find each other, at every prefix
     reconstruction  error of images from each prefix; where each token helps
     generation      images from captions, and what a judge says of them
-    fidelity        beside it: distances to real images, in the features of the judge
+    fidelity        beside either: distances to real images, precision and recall, in
+                    `--evaluation.features`: those of the judge, of a tower or of Inception
     search          draws many images for a caption and keeps the best: quality against budget
     classification  of labelled sets, by captions of the classes
     captioning      captions that the models write
@@ -38,21 +39,20 @@ from torch import Tensor
 
 from ar import ARModel
 from data import Pairs, is_of_scenes
-from orderer import Orderer, OrdererProcessor, prefix_lengths
-from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
+from orderer import Orderer, OrdererProcessor
+from orderer.evaluation import retrieval_metrics
 from orderer.sequences import load_sequence
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
 from recipes.checking import check_fusion, check_learned
 from recipes.classifying import classification
-from recipes.decoding import decoded
-from recipes.engine import pictures
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
-from recipes.fidelity import check_enough, check_fidelity
+from recipes.feature_space import JUDGE, check_apart
+from recipes.fidelity import check_enough, check_fidelity, make_space
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.generation import Drawer, generation, said
 from recipes.judging import Judge, make_judge
@@ -62,14 +62,11 @@ from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
 from recipes.rating import rates
 from recipes.reading import strings_read
+from recipes.rebuilding import Eyes, make_teacher, reconstruction
 from recipes.reranking import rerank_at_prefixes
 from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
 from recipes.trunk_probing import read_from_trunk
-
-BATCH = 250
-SHOWN = 8
-"""Images whose strips are drawn."""
 
 
 @torch.no_grad()
@@ -102,9 +99,15 @@ def main(experiment: Experiment) -> None:
     pairs = experiment.data.open_test(first[0].config.image_size)
     unseen = experiment.data.open_unseen(first[0].config.image_size)
     check_enough(experiment, unseen)
+    check_apart(experiment.evaluation.features, first[0].config)
+    is_compared = "fidelity" in tasks
     judge = None
-    if judged:
+    if judged or (is_compared and experiment.evaluation.features == JUDGE):
         judge = make_judge(experiment, unseen, said(experiment, unseen), *first)
+    eyes = Eyes(
+        space=make_space(experiment, judge, device) if is_compared else None,
+        teacher=make_teacher(experiment, experiment.out / "orderer"),
+    )
 
     results: dict[str, Any] = {}
     orderers: dict[str, Any] = {}
@@ -117,9 +120,11 @@ def main(experiment: Experiment) -> None:
             "encoding_hash": orderer.encoding_hash(),
             "training_sha256": record,
         }
+        if eyes.space:
+            eyes.space.check_not_of(orderer)
         shown = experiment.out / "pictures" / name
         model = models[name].to(device).eval() if name in models else None
-        found = understanding(experiment, pairs, orderer, processor, model, shown)
+        found = understanding(experiment, pairs, orderer, processor, model, eyes, shown)
         if "probe" in tasks:
             found["probe"] = probe(experiment, pairs, orderer, processor)
         if "factors" in tasks:
@@ -128,20 +133,22 @@ def main(experiment: Experiment) -> None:
             found["strings"] = strings_read(experiment, pairs, orderer, shown)
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
-            found["unseen"] = understanding(experiment, unseen, orderer, processor, model, beside)
+            found["unseen"] = understanding(
+                experiment, unseen, orderer, processor, model, eyes, beside
+            )
         if model is not None:
             model.check_orderer(orderer.encoding_hash())
             drawer = Drawer(
                 experiment=experiment, orderer=orderer, processor=processor, model=model
             )
-            found |= generating(drawer, pairs, unseen, judge, shown)
+            found |= generating(drawer, pairs, unseen, judge, eyes, shown)
         results[name] = found
     write_json(
         experiment.out / "evaluation.json",
         {
             "results": results,
             "orderers": orderers,
-            "protocol": protocol(experiment, pairs, unseen, judge, first[0].config),
+            "protocol": protocol(experiment, pairs, unseen, judge, eyes, first[0].config),
             "config": plain_settings(experiment),
             **provenance(),
         },
@@ -149,7 +156,12 @@ def main(experiment: Experiment) -> None:
 
 
 def generating(
-    drawer: Drawer, pairs: Pairs, unseen: Pairs, judge: Judge | None, folder: Path
+    drawer: Drawer,
+    pairs: Pairs,
+    unseen: Pairs,
+    judge: Judge | None,
+    eyes: Eyes,
+    folder: Path,
 ) -> dict[str, Any]:
     """What the AR model knows of real tokens, and draws from captions, as far as it is asked."""
     experiment, tasks = drawer.experiment, drawer.experiment.evaluation.tasks
@@ -178,7 +190,7 @@ def generating(
             experiment, pairs, captions, drawer.orderer, drawer.processor, drawer.model
         )
     if judge is not None and "generation" in tasks:
-        found["generation"] = generation(drawer, unseen, judge, folder)
+        found["generation"] = generation(drawer, unseen, judge, eyes.space, folder)
     if judge is not None and "search" in tasks:
         found["search"] = quality_by_budget(drawer, said(experiment, unseen), judge, folder)
     return found
@@ -190,6 +202,7 @@ def understanding(
     orderer: Orderer,
     processor: OrdererProcessor,
     model: ARModel | None,
+    eyes: Eyes,
     folder: Path,
 ) -> dict[str, Any]:
     """What the models know of a split: retrieval, reconstruction and captioning, as asked."""
@@ -211,7 +224,7 @@ def understanding(
         for name, writer in writers.items():
             found[name] = written_from_prefixes(experiment, pairs, tokens, writer, processor)
     if "reconstruction" in tasks:
-        found |= reconstruction(pairs, orderer, tokens, folder)
+        found |= reconstruction(pairs.images, orderer, tokens, eyes, folder)
     return found
 
 
@@ -244,22 +257,6 @@ def probe(
     reader = fresh_reader(experiment, orderer, processor)
     tokens = tokens_of(orderer, pairs)
     return find_at_prefixes(experiment, pairs, tokens, reader.readout, reader.text, processor)
-
-
-def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path) -> dict[str, Any]:
-    """PSNR at every prefix, and which part of the image each token improves."""
-    rebuilt = {k: decoded(orderer, tokens[:, :k]) for k in range(1, orderer.config.tokens + 1)}
-    lengths = prefix_lengths(orderer.config.tokens)
-    maps = gain_maps(pairs.images, [rebuilt[k] for k in sorted(rebuilt)], least=1)
-    shown = {k: rebuilt[k][:SHOWN].numpy() for k in lengths}
-    pictures.prefix_strips(pairs.images[:SHOWN].numpy(), shown, folder / "strips.png")
-    pictures.gain_maps(maps.numpy(), folder / "gains.png")
-    cells = orderer.config.image_size // orderer.config.patch_size
-    leak = raster_leak(maps, cells)
-    return {
-        "reconstruction": {"psnr": {str(k): mean_psnr(pairs.images, rebuilt[k]) for k in lengths}},
-        "order": {"raster_leak": leak.pop("largest"), "by_order": leak, "images": len(pairs)},
-    }
 
 
 def _load(folder: Path, device: torch.device) -> tuple[Orderer, OrdererProcessor]:

@@ -27,6 +27,7 @@ from recipes.engine.run import Run
 from recipes.engine.saving import Saver
 from recipes.engine.settings import at_least, plain_settings, share
 from recipes.engine.training import Learner
+from recipes.feature_space import parse_features
 
 BLOCKS = ("blocks.", "layers.", ".layer.")
 """What the names of the block matrices hold: ours, transformers' and those of its BERTs."""
@@ -265,6 +266,11 @@ class Evaluation:
     judge: Literal["scenes", "classes", "words", "retrieval"] = "scenes"
     """Who judges generated images: a network trained on real scenes, on real classes, or on the
     commonest words of real captions; or the orderer's own retrieval (which then judges itself)."""
+    features: str = "judge"
+    """Of which network `fidelity` compares images in: `judge`, `open_clip:NAME@FILE` or
+    `inception:FILE`, see `recipes.feature_space`."""
+    perceptual_model: Path | None = None
+    """Folder of a vision model of transformers, in whose eyes rebuilt images are compared, too."""
     judge_steps: int = 300
     """Training of the judge."""
     scored: int = 500
@@ -281,6 +287,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         at_least(0, rerank=self.rerank)
+        parse_features(self.features)
         at_least(1, generated=self.generated, scored=self.scored)
         for scale in self.guidance_scales:
             at_least(0, guidance_scales=scale)

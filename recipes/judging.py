@@ -175,6 +175,12 @@ def _training_pairs(experiment: Experiment, pairs: Pairs) -> Pairs:
     return in_memory(opened, size, max_skipped=experiment.data.max_skipped)
 
 
+def learned_images(experiment: Experiment, pairs: Pairs, judge: Judge) -> UInt8[Tensor, "N 3 S S"]:
+    """Real images that none is generated for: those of the judge, or of the training split."""
+    known = judge.learned
+    return known if known is not None else _training_pairs(experiment, pairs).images
+
+
 def _retrieval_judge(
     captions: Sequence[str], orderer: Orderer, processor: OrdererProcessor
 ) -> Judge:

@@ -12,6 +12,7 @@ from recipes.experiment import Experiment
 from recipes.finding import DRAWS
 from recipes.judging import Judge
 from recipes.reading import about_strings
+from recipes.rebuilding import Eyes
 from recipes.searching import about_searches
 
 
@@ -20,11 +21,13 @@ def protocol(
     pairs: Pairs,
     unseen: Pairs,
     judge: Judge | None,
+    eyes: Eyes,
     config: OrdererConfig | SequenceConfig,
 ) -> dict[str, Any]:
     """How the figures were taken; null where a task that was not asked would have its own."""
     evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
-    generated = min(evaluation.generated, len(unseen)) if judge else None
+    is_drawn = not {"generation", "search"}.isdisjoint(tasks)
+    generated = min(evaluation.generated, len(unseen)) if is_drawn else None
     return {
         "tasks": list(tasks),
         "split": experiment.data.test,
@@ -48,6 +51,8 @@ def protocol(
         "strings": about_strings(experiment, pairs) if "strings" in tasks else None,
         "trunk": _probing_trunk(experiment) if "trunk" in tasks else None,
         "judge": judge.about if judge else None,
+        "features": eyes.space.protocol() if eyes.space else None,
+        "perceptual": eyes.teacher.weights if eyes.teacher else None,
         "seeds": [experiment.seed],
     }
 

@@ -40,7 +40,7 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, Task
-from recipes.fidelity import SEEING
+from recipes.fidelity import can_see
 from recipes.joining import Joint
 from recipes.judging import check_judge
 from recipes.variants import job_of, run_all, variant
@@ -147,7 +147,7 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
 
 def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
     """The tasks, each once, and distances where the judge has features to take them in."""
-    distances: tuple[Task, ...] = ("fidelity",) if proof.evaluation.judge in SEEING else ()
+    distances: tuple[Task, ...] = ("fidelity",) if can_see(proof.evaluation) else ()
     return ("evaluate", *dict.fromkeys(task for some in (*tasks, distances) for task in some))
 
 

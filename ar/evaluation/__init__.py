@@ -2,6 +2,7 @@
 
 from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
+from .coverage import NEIGHBOURS, precision_recall
 from .deviation import deviations, drifting
 from .difficulty import context_gain, gini, marginal_log_prob, variation
 from .equivariance import equivariance, measure_order
@@ -16,6 +17,7 @@ from .useless_tokens import semantic_first, useless_tokens
 
 __all__ = [
     "FEATURES",
+    "NEIGHBOURS",
     "Classifier",
     "SceneJudge",
     "Schooling",
@@ -36,6 +38,7 @@ __all__ = [
     "marginal_log_prob",
     "measure_order",
     "position_decodability",
+    "precision_recall",
     "semantic_first",
     "tag_precision",
     "train_classifier",

@@ -12,6 +12,7 @@ from .reconstruction import mean_psnr, psnr
 from .redundancy import explained_by_before, explained_by_each
 from .rerank import reranked_metrics
 from .retrieval import retrieval_metrics
+from .ssim import mean_ssim, ssim
 from .string_reader import StringReader, StringReading, recovered, spelt
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "gain_maps",
     "intervals",
     "mean_psnr",
+    "mean_ssim",
     "most_recovered",
     "participation_rank",
     "psnr",
@@ -42,4 +44,5 @@ __all__ = [
     "reranked_metrics",
     "retrieval_metrics",
     "spelt",
+    "ssim",
 ]
