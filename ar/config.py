@@ -45,6 +45,12 @@ class ARConfig(CheckedConfig):
     above."""
     trunk_weights: dict[str, Any] | None = None
     """Where its weights were taken `from`, and their `sha256`."""
+    scaling: Literal["channel", "whole"] = "channel"
+    """What tokens are divided by: the deviation of each (position, channel), or one of all. By the
+    latter what varies little stays small, and is drowned in noise first."""
+    order: Literal["given", "random"] = "given"
+    """`random` learns the tokens of an image in a new order each time, and draws them in one; each
+    place is told where the token before it stands and where the next will (MAR's order, causal)."""
     head: Literal[
         "flow", "diffusion", "regression", "mixture", "energy", "categorical", "in_trunk"
     ] = "flow"
@@ -66,8 +72,9 @@ class ARConfig(CheckedConfig):
     """A token of many channels shows through its noise from early on; what the condition says of
     it is learned before that."""
     timestep_scale: float = 1.0
-    weighting: Literal["none", "min_snr"] = "none"
-    """Of the squared error at each timestep, see `min_snr`."""
+    weighting: Literal["none", "min_snr", "density"] = "none"
+    """Of the squared error at each timestep: see `min_snr`; `density` weighs uniform timesteps as
+    often as `logit_normal` would draw them."""
     components: int = 16
     """Gaussians of `mixture`."""
     noise_channels: int = 32
@@ -93,10 +100,19 @@ class ARConfig(CheckedConfig):
                 "caption_pieces belong to an AR model with words of its own, which writes or has "
                 f"the condition 'words', got {len(self.caption_pieces)} of them"
             )
+        if self.order == "random" and self.head == "in_trunk":
+            raise ValueError("the head in_trunk takes tokens in the order given, got order random")
         if not isfinite(self.timestep_location):
             raise ValueError(f"timestep_location must be finite, got {self.timestep_location}")
         if not 0 < self.timestep_scale < inf:
             raise ValueError(f"timestep_scale must be above 0, got {self.timestep_scale}")
+        if self.weighting == "density" and (
+            self.timesteps != "uniform" or self.head not in ("flow", "in_trunk")
+        ):
+            raise ValueError(
+                "the weighting 'density' is of a flow's uniform timesteps, got the head "
+                f"{self.head!r} and {self.timesteps} timesteps"
+            )
         if not 0 <= self.context_noise < inf:
             raise ValueError(f"context_noise must be at least 0, got {self.context_noise}")
 

@@ -5,6 +5,7 @@ E channels of a word's embedding   k tokens of a prefix   L word pieces   V that
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,7 +71,7 @@ class ARModel(CheckedModel):
         if not bool((std > LEAST_DEVIATION).all()):
             raise ValueError(f"a token channel has a deviation of {std.min().item():g}")
         self.mean.copy_(mean)
-        self.std.copy_(std)
+        self.std.copy_(self._scaled(std))
 
     @torch.no_grad()
     def follow_statistics(self, tokens: Float[Tensor, "N K D"], share: float) -> None:
@@ -82,7 +83,13 @@ class ARModel(CheckedModel):
         """
         self.mean.lerp_(tokens.mean(dim=0).to(self.mean), share)
         std = tokens.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
-        self.std.lerp_(std.to(self.std), share)
+        self.std.lerp_(self._scaled(std.to(self.std)), share)
+
+    def _scaled(self, std: Float[Tensor, "K D"]) -> Float[Tensor, "K D"]:
+        """What tokens are divided by."""
+        if self.config.scaling == "whole":
+            return std.square().mean().sqrt().expand_as(std)
+        return std
 
     def check_statistics(self, tokens: Float[Tensor, "N K D"]) -> None:
         """Refuse tokens that the stored statistics do not standardise: of another orderer, say.
@@ -113,7 +120,9 @@ class ARModel(CheckedModel):
             )
 
     def standardise(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B k D"]:
-        """Give each (position, channel) zero mean and unit variance over the training set."""
+        """Give each (position, channel) zero mean over the training set, and unit variance, or all
+        of them together, see `config.scaling`.
+        """
         k = tokens.shape[1]
         return (tokens - self.mean[:k]) / self.std[:k]
 
@@ -178,7 +187,32 @@ class ARModel(CheckedModel):
         return Condition(
             states=torch.where(dropped[:, None, None], null, condition.states),
             keep=torch.where(dropped[:, None], first, condition.keep),
+            order=condition.order,
         )
+
+    def ordered(
+        self,
+        condition: Condition,
+        generator: torch.Generator | None = None,
+        *of_tokens: Float[Tensor, "B K D"],
+    ) -> tuple[Condition, list[Float[Tensor, "B K D"]]]:
+        """Bring what stands in the tokens' own order into the one in which they are modelled.
+
+        For a model of random orders one is drawn for each image, unless the condition has one.
+
+        Args:
+            condition: gets the order.
+            generator: of the draws, on the model's device.
+            of_tokens: what each token has.
+        """
+        if self.config.order == "given":
+            return condition, list(of_tokens)
+        order = condition.order
+        if order is None:
+            shape = len(condition.keep), self.config.tokens
+            order = torch.rand(shape, device=self.null.device, generator=generator).argsort(dim=1)
+        condition, place = replace(condition, order=order), order[:, :, None]
+        return condition, [each.gather(1, place.expand_as(each)) for each in of_tokens]
 
     def forward(
         self, tokens: Float[Tensor, "B K D"], condition: Condition
@@ -207,6 +241,7 @@ class ARModel(CheckedModel):
         target = self.standardise(tokens)
         context = target if context is None else self.standardise(context)
         context = self._noisy(context, generator) if self.training else context
+        condition, (target, context) = self.ordered(condition, generator, target, context)
         return self.head.loss_through(self.trunk, target, context, condition, generator).mean(dim=0)
 
     @torch.no_grad()
@@ -225,7 +260,7 @@ class ARModel(CheckedModel):
             ValueError: for a head that knows no timesteps.
         """
         self._check_tokens(tokens, condition)
-        standard = self.standardise(tokens)
+        condition, (standard,) = self.ordered(condition, generator, self.standardise(tokens))
         t = torch.tensor(timesteps, device=standard.device).view(-1, 1, 1)
         t = t.expand(-1, len(tokens), 1)
         errors = self.head.errors_through(self.trunk, standard, standard, condition, t, generator)
@@ -258,13 +293,14 @@ class ARModel(CheckedModel):
         """
         self._check_tokens(tokens, condition)
         self._check_unpacked("likelihood")
-        standard = self.standardise(tokens)
+        standard, std = self.standardise(tokens), self.std[: tokens.shape[1]].expand_as(tokens)
+        condition, (standard, std) = self.ordered(condition, generator, standard, std)
         noise = torch.randn(standard.shape, device=standard.device, generator=generator)
         noisy = standard + floor * noise
         density = self.head.log_prob_through(
             self.trunk, noisy, standard, condition, floor, generator
         )
-        return density - self.std[: tokens.shape[1]].log().sum(dim=-1)
+        return density - std.log().sum(dim=-1)
 
     @torch.no_grad()
     def generate(
@@ -299,6 +335,7 @@ class ARModel(CheckedModel):
             raise ValueError(f"each of the {rows} rows needs a seed, got {len(seeds)}")
         if self.training:
             raise ValueError("an AR model generates in eval mode, it is in train mode")
+        condition = self._in_drawn_order(condition, seeds, prefix)
         first = self._begun(first, rows, prefix)
         noise_shape = (self.config.tokens, *self.head.noise_shape(sampling))
         tokens = sample_tokens(
@@ -311,6 +348,8 @@ class ARModel(CheckedModel):
             sampling,
             prefix,
         )
+        if condition.order is not None:
+            tokens = tokens.gather(1, condition.order.argsort(dim=1)[:, :, None].expand_as(tokens))
         return self.restore(tokens)
 
     @property
@@ -397,6 +436,21 @@ class ARModel(CheckedModel):
         deviation = torch.rand(len(tokens), 1, 1, device=device, generator=generator)
         noise = torch.randn(tokens.shape, device=device, generator=generator)
         return tokens + self.config.context_noise * deviation * noise
+
+    def _in_drawn_order(self, condition: Condition, seeds: Sequence[int], prefix: int) -> Condition:
+        """For a model of random orders, a condition with the order that each seed draws."""
+        if self.config.order == "given":
+            return condition
+        count = self.config.tokens
+        if prefix < count:
+            raise ValueError(
+                f"a model of random orders draws all {count} tokens, whose prefixes are no images' "
+                f"first ones, got prefix {prefix}"
+            )
+        orders = [
+            torch.randperm(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        ]
+        return replace(condition, order=torch.stack(orders).to(self.null.device))
 
     def _begun(
         self, first: Float[Tensor, "B k D"] | None, rows: int, prefix: int

@@ -52,7 +52,7 @@ def sample_tokens(
     """
     count = noise.shape[1]
     reader = Reader(trunk, condition, null, sampling, prefix)
-    reader.read(trunk.sequence(first))
+    reader.read(trunk.sequence(first, condition.order))
     prepared: dict[int, Draw] = {}  # by the number of steps
     tokens = first
     for k in range(first.shape[1], prefix):
@@ -62,7 +62,7 @@ def sample_tokens(
         token = prepared[steps](reader.seen(k), noise[:, k], sampling.scale_at(k, count))
         tokens = torch.cat([tokens, token[:, None]], dim=1)
         if k + 1 < prefix:
-            reader.read(trunk.sequence(tokens)[:, -1:])
+            reader.read(trunk.sequence(tokens, condition.order)[:, -1:])
     return tokens
 
 

@@ -35,10 +35,13 @@ class Condition:
     states: Float[Tensor, "B C W"]
     keep: Bool[Tensor, "B C"]
     """False for padding."""
+    order: Int[Tensor, "B K"] | None = None
+    """Which token of each image comes when; None for the order that they are given in."""
 
     def rows(self, index: Int[Tensor, "R"] | slice) -> "Condition":
         """Some of its rows, each as often as it is named."""
-        return Condition(states=self.states[index], keep=self.keep[index])
+        order = None if self.order is None else self.order[index]
+        return Condition(states=self.states[index], keep=self.keep[index], order=order)
 
 
 class Trunk(nn.Module):
@@ -50,27 +53,42 @@ class Trunk(nn.Module):
         self.embed = nn.Linear(config.token_dim, config.width)
         self.start = nn.Parameter(torch.randn(config.width) * 0.02)
         self.positions = nn.Parameter(torch.randn(config.tokens, config.width) * 0.02)
+        if config.order == "random":
+            self.own_positions = nn.Parameter(torch.randn(config.tokens, config.width) * 0.02)
         self.decoder = make_decoder(config)
 
-    def sequence(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B k+1 W"]:
-        """Embed the start and the tokens after it; each place says which token it predicts."""
-        start = self.start.expand(len(tokens), 1, -1)
+    def sequence(
+        self, tokens: Float[Tensor, "B k D"], order: Int[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B k+1 W"]:
+        """Embed the start and the tokens after it; each place says which token it predicts.
+
+        Args:
+            tokens: the first k, in their order.
+            order: which token comes when, for a model of random orders; each place then also says
+                which token it holds.
+        """
+        start, k = self.start.expand(len(tokens), 1, -1), tokens.shape[1]
         x = torch.cat([start, self.embed(tokens.to(self.start.dtype))], dim=1)
-        return x + F.pad(self.positions, (0, 0, 0, 1))[: x.shape[1]]
+        if not hasattr(self, "own_positions"):
+            return x + F.pad(self.positions, (0, 0, 0, 1))[: k + 1]
+        if order is None:
+            order = torch.arange(len(self.positions), device=x.device).expand(len(tokens), -1)
+        own = F.pad(self.own_positions[order[:, :k]], (0, 0, 1, 0))
+        return x + own + F.pad(self.positions[order], (0, 0, 0, 1))[:, : k + 1]
 
     def forward(
         self, tokens: Float[Tensor, "B k D"], condition: Condition
     ) -> Float[Tensor, "B k+1 W"]:
         """States that predict tokens 1..k+1, in one pass."""
-        return self.read(condition, self.sequence(tokens)).last_hidden_state[
-            :, condition.keep.shape[1] :
-        ]
+        read = self.read(condition, self.sequence(tokens, condition.order))
+        return read.last_hidden_state[:, condition.keep.shape[1] :]
 
     def states(
         self, tokens: Float[Tensor, "B k D"], condition: Condition
     ) -> tuple[Float[Tensor, "B k+1 W"], ...]:
         """The states at the token places after every layer, the embeddings first."""
-        read = self.read(condition, self.sequence(tokens), output_hidden_states=True)
+        x = self.sequence(tokens, condition.order)
+        read = self.read(condition, x, output_hidden_states=True)
         return tuple(state[:, condition.keep.shape[1] :] for state in read.hidden_states)
 
     def read(self, condition: Condition, after: Float[Tensor, "B n W"], **options: bool) -> Any:

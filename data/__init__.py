@@ -20,7 +20,7 @@ from .sample import Damaged, Pair, Pairs, PairSource, StoredPair, decoded, in_wo
 from .shard_writer import Encoding, write_shards
 from .shards import open_shards
 from .similar import Alike, alike_among, alike_in
-from .source import check_skipped, in_memory, is_drawn, open_source, read_all
+from .source import check_skipped, in_memory, is_drawn, is_of_scenes, open_source, read_all
 from .stream import Stream
 from .tables import pairs_from_table
 from .tars import pairs_from_tars
@@ -78,6 +78,7 @@ __all__ = [
     "in_memory",
     "in_words",
     "is_drawn",
+    "is_of_scenes",
     "is_url",
     "look_at",
     "open_shards",

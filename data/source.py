@@ -14,7 +14,10 @@ from .sample import Damaged, Pair, Pairs, PairSource, decoded, in_words, pairs_f
 from .scenes import POLICIES, load_scenes
 from .shards import open_shards
 from .skips import MAX_SKIPPED
+from .strings import load_strings
 
+DRAWN = {name: partial(load_scenes, policy=name) for name in POLICIES} | {"strings": load_strings}
+"""What draws pairs, by the name of the source."""
 HUGGING_FACE = "hf:"
 AT_ONCE = 64
 """Pairs decoded ahead when a split is read into memory."""
@@ -31,14 +34,14 @@ def open_source(
     max_skipped: float = MAX_SKIPPED,
     columns: Columns = Columns(),  # noqa: B008, it is frozen
 ) -> PairSource:
-    """Open a split of scenes, which are drawn now, or of folders of shards, or views.
+    """Open a split of scenes or strings, which are drawn now, or of folders of shards, or views.
 
     Args:
-        source: the name of a policy in `data.scenes.POLICIES`, such as "scenes", or folders, and
-            Hugging Face datasets as "hf:NAME".
+        source: a name in `DRAWN`, such as "scenes", or folders, and Hugging Face datasets as
+            "hf:NAME".
         split: such as "train" or "test".
-        image_size: of scenes, pixels on a side; others keep their sizes.
-        count: pairs to take, the first ones; None takes all. Scenes need a number.
+        image_size: of what is drawn, pixels on a side; others keep their sizes.
+        count: pairs to take, the first ones; None takes all. What is drawn needs a number.
         max_skipped: share of samples that may be damaged, in 0..1; one always may.
         columns: of the Hugging Face datasets.
 
@@ -50,8 +53,8 @@ def open_source(
         raise ValueError(f"image_size must be at least 1, got {image_size}")
     if is_drawn(source):
         if count is None:
-            raise ValueError("scenes never end: count must be a number, got None")
-        return load_scenes(split, count, image_size, str(source[0]))
+            raise ValueError(f"{source[0]} never end: count must be a number, got None")
+        return DRAWN[str(source[0])](split, count, image_size)
     if not source:
         raise ValueError("no folder of shards is given")
     pairs = _joined(source, split, columns)
@@ -60,7 +63,12 @@ def open_source(
 
 
 def is_drawn(source: Sequence[str | Path]) -> bool:
-    """Whether a source is scenes."""
+    """Whether the pairs of a source are drawn when they are opened: scenes or strings."""
+    return len(source) == 1 and source[0] in DRAWN
+
+
+def is_of_scenes(source: Sequence[str | Path]) -> bool:
+    """Whether a source is scenes, whose factors are known."""
     return len(source) == 1 and source[0] in POLICIES
 
 

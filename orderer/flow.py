@@ -7,6 +7,7 @@ Source: Lipman et al. 2022, "Flow Matching for Generative Modeling", equations 2
 sigma_min = 0, https://arxiv.org/abs/2210.02747.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
@@ -86,6 +87,20 @@ def logit_normal_timesteps(
     """
     normal = torch.randn(number, device=device, generator=generator)
     return (normal * scale + location).sigmoid()
+
+
+def logit_normal_density(
+    t: Float[Tensor, "*B"], location: float, scale: float = 1.0
+) -> Float[Tensor, "*B"]:
+    """How densely `logit_normal_timesteps` lie at t; 0 at both ends.
+
+    Weighing uniform timesteps by it has the mean of drawing them from it.
+    """
+    smallest = torch.finfo(t.dtype).eps
+    inside = t.clamp(smallest, 1 - smallest)
+    away = (inside.logit() - location) / scale
+    height = (-0.5 * away.square()).exp() / (scale * math.sqrt(2 * math.pi))
+    return height / (inside * (1 - inside))
 
 
 def min_snr(t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:

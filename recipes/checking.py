@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from data import PairSource, ShardUrls
 from orderer import OrdererConfig, OrdererProcessor, Stage1, start_orderer, start_processor
 from orderer.qformer import load_qformer
+from orderer.sequences import SequenceConfig
 from recipes.data_settings import captions_of_all, check_captions, known_pieces
 from recipes.engine.training import check_divides
 from recipes.experiment import Experiment
@@ -52,14 +53,40 @@ def check_stage1(experiment: Experiment, is_fresh: bool, processes: int) -> None
     build_stage1(experiment, is_fresh)
 
 
-def check_fusion(experiment: Experiment, config: OrdererConfig, ar_writes: bool) -> None:
+OF_ORDERERS = ("retrieval", "classification", "probe", "factors", "search")
+"""Tasks that ask what only an orderer has: a readout, and a text tower."""
+
+
+def check_learned(experiment: Experiment, config: OrdererConfig | SequenceConfig) -> None:
+    """Refuse to measure of a fixed order what only an orderer has.
+
+    Raises:
+        ValueError: naming the task or the judge.
+    """
+    if isinstance(config, OrdererConfig):
+        return
+    for task in experiment.evaluation.tasks:
+        if task in OF_ORDERERS:
+            raise ValueError(
+                f"the task {task} needs an orderer, got the fixed order {config.order}"
+            )
+    if experiment.evaluation.judge == "retrieval":
+        raise ValueError(
+            "evaluation.judge must be scenes, classes or words for the fixed order "
+            f"{config.order}, got retrieval"
+        )
+
+
+def check_fusion(
+    experiment: Experiment, config: OrdererConfig | SequenceConfig, ar_writes: bool
+) -> None:
     """Refuse to measure what only an orderer with fusion can do, or an AR model that writes.
 
     Raises:
         ValueError: if captioning is asked where neither is there, or reranking without fusion.
     """
     tasks, rerank = experiment.evaluation.tasks, experiment.evaluation.rerank
-    if config.fusion_layers is not None:
+    if isinstance(config, OrdererConfig) and config.fusion_layers is not None:
         return
     if "captioning" in tasks and not ar_writes:
         raise ValueError(

@@ -8,6 +8,8 @@ r"""Right against wrong: AR models with different heads on the tokens of one ord
     flow          flow matching, modulated by the timestep alone: the default
     flow_uniform  the same, trained at all timesteps alike: near the data, too, where the default
                   hardly looks and likelihood is decided
+    flow_weighted trained at all timesteps alike, each weighed as often as the default draws it: the
+                  same objective, by weight instead of by number
     flow_token    the default, modulated by timestep and state (MAR's form)
     diffusion     MAR's: predicts the noise of a cosine schedule, modulated by both
     mixture       a Gaussian mixture (GIVT's)
@@ -47,6 +49,7 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment, Task
+from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.heads_report import gather, tables, write_heads_page
 from recipes.judging import check_judge
@@ -56,6 +59,7 @@ DEFAULT = "flow"
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "flow": {"head": "flow"},
     "flow_uniform": {"head": "flow", "timesteps": "uniform"},
+    "flow_weighted": {"head": "flow", "timesteps": "uniform", "weighting": "density"},
     "flow_token": {"head": "flow", "modulation": "token"},
     "diffusion": {"head": "diffusion", "prediction": "noise", "modulation": "token"},
     "mixture": {"head": "mixture"},
@@ -98,7 +102,7 @@ class Comparison(Experiment):
                 "arms are compared at equal cost, and that of writing captions is not counted: "
                 f"train_ar.caption_weight must be 0, got {self.train_ar.caption_weight}"
             )
-        for name in ("head", "prediction", "modulation", "timesteps"):
+        for name in ("head", "prediction", "modulation", "timesteps", "weighting"):
             if name in self.ar:
                 raise ValueError(f"ar.{name} is what the arms differ in, got {self.ar[name]!r}")
 
@@ -144,8 +148,9 @@ def check(comparison: Comparison) -> None:
     measured = replace(comparison, evaluation=replace(comparison.evaluation, tasks=TASKS))
     check_judge(measured)
     check_fidelity(measured)
-    size = comparison.orderer_config().image_size
-    check_enough(measured, comparison.data.open_unseen(size))
+    config = comparison.orderer_config()
+    check_apart(measured.evaluation.features, config)
+    check_enough(measured, comparison.data.open_unseen(config.image_size))
 
 
 def write_shared(comparison: Comparison, out: Path) -> None:

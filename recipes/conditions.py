@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 
 from ar import ARModel, Condition
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import ImageSequence
 
 
 def condition_on(
-    captions: Sequence[str], model: ARModel, orderer: Orderer, processor: OrdererProcessor
+    captions: Sequence[str], model: ARModel, orderer: ImageSequence, processor: OrdererProcessor
 ) -> Condition:
     """The condition of an AR model for each caption; the text tower's words are not trained by it.
 

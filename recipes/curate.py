@@ -130,7 +130,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if is_drawn(self.source):
-            raise ValueError("source must name folders, scenes are drawn and need no curation")
+            raise ValueError(
+                f"source must name folders, {self.source[0]} are drawn and need no curation"
+            )
         for each in self.source:
             if each.startswith(HUGGING_FACE):
                 raise ValueError(f"source must name folders: build shards of {each} first")

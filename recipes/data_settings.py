@@ -22,6 +22,7 @@ from data import (
     in_memory,
     in_words,
     is_drawn,
+    is_of_scenes,
     is_url,
     open_source,
     shard_urls,
@@ -41,7 +42,8 @@ class DataSettings:
     """Which pairs to read."""
 
     source: tuple[str, ...] = ("scenes",)
-    """The word `scenes`, or `scenes_ground_first` for captions that begin with the ground; or
+    """The word `scenes`, or `scenes_ground_first` for captions that begin with the ground, or
+    `strings`, images of random letters and digits, of at least 32 pixels a side; or
     folders of shards or views of them, and Hugging Face datasets as `hf:NAME`; for stage 1 also
     URLs of shards, which are read as they come: `"https://host/train-{000000..000123}.tar"`, of
     http, https, s3 or hf."""
@@ -95,8 +97,13 @@ class DataSettings:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether the pairs are scenes."""
+        """Whether the pairs are drawn when they are opened."""
         return is_drawn(self.source)
+
+    @property
+    def is_of_scenes(self) -> bool:
+        """Whether the pairs are scenes."""
+        return is_of_scenes(self.source)
 
     def open_train(self, image_size: int) -> PairSource:
         """Open the pairs to train on, saying what was skipped."""

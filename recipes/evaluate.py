@@ -4,36 +4,47 @@ r"""Measure what an experiment has trained, on its test split and, where it has 
     python -m recipes.evaluate retrieval probe --config recipes/configs/flickr8k.yaml \
         --data.source='[FOLDER]'
 
-Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been; without a task it does the first
-three. `probe` trains fresh readers on the frozen tokens: what is in them, whatever the orderer's
-own readout makes of it. `classification` is for labelled sets, `labels` has a linear map and the
-nearest neighbours read classes or words from the frozen tokens, `factors` a linear map scenes.
-`likelihood` scores the tokens of test images, `rate` says what they cost (nats) and what
-they are good for (dB), `trunk` has linear maps read the AR model's states; `fidelity`, beside
-`generation`, takes the distance of generated images to real ones in the features of the judge of
-classes or words. `search` draws many images for a caption and keeps the best: quality against what
-is drawn. Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores
-the default takes about a minute.
+Reads OUT/orderer and OUT/ar, and OUT/joint where stage 3 has been. Without a task it does the first
+three of
+
+    retrieval       images and captions find each other, at every prefix
+    reconstruction  error of images from each prefix; where each token helps
+    generation      images from captions, and what a judge says of them
+    fidelity        beside either: distances to real images, precision and recall, in
+                    `--evaluation.features`: those of the judge, of a tower or of Inception
+    search          draws many images for a caption and keeps the best: quality against budget
+    classification  of labelled sets, by captions of the classes
+    labels          a linear map and the nearest neighbours tell classes or words from frozen tokens
+    captioning      captions that the models write
+    probe           a fresh reader on frozen tokens: what is in them, whatever the own one finds
+    factors         linear maps read scenes from each prefix
+    strings         a small network reads strings, from tokens and from codes of them
+    likelihood      of test tokens
+    rate            what tokens cost (nats), and what they are good for (dB)
+    trunk           linear maps and the nearest neighbours read the AR model's states
+    order           how even its positions are, and how early its tokens say what captions do
+
+Writes OUT/evaluation.json (figures and their protocol) and OUT/pictures. On 2 CPU cores the default
+takes about a minute.
 """
 
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ar import ARModel
-from data import Pairs, is_drawn
-from orderer import Orderer, OrdererProcessor, prefix_lengths
-from orderer.evaluation import gain_maps, mean_psnr, raster_leak, retrieval_metrics
+from data import Pairs, is_of_scenes
+from orderer import Orderer, OrdererProcessor
+from orderer.evaluation import retrieval_metrics
+from orderer.sequences import load_sequence
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
-from recipes.checking import check_fusion
+from recipes.checking import check_fusion, check_learned
 from recipes.classifying import classification
-from recipes.decoding import decoded
-from recipes.engine import pictures
 from recipes.engine.cli import run as start
 from recipes.engine.cli import with_words
 from recipes.engine.processes import seed_everything
@@ -41,23 +52,23 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
-from recipes.fidelity import check_enough, check_fidelity
+from recipes.feature_space import JUDGE, check_apart
+from recipes.fidelity import check_enough, check_fidelity, make_space
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.generation import Drawer, generation, said
 from recipes.judging import Judge, make_judge
 from recipes.labelling import labels_read
 from recipes.likelihood import likelihood
+from recipes.order_quality import order_quality
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
 from recipes.rating import rates
+from recipes.reading import strings_read
+from recipes.rebuilding import Eyes, make_teacher, reconstruction
 from recipes.reranking import rerank_at_prefixes
 from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
 from recipes.trunk_probing import read_from_trunk
-
-BATCH = 250
-SHOWN = 8
-"""Images whose strips are drawn."""
 
 
 @torch.no_grad()
@@ -66,20 +77,23 @@ def main(experiment: Experiment) -> None:
     device = prepare_device()
     seed_everything(experiment.seed, rank=0)
     tasks = experiment.evaluation.tasks
-    if "factors" in tasks and not is_drawn(experiment.data.source):
-        source = ", ".join(experiment.data.source)
+    source = ", ".join(experiment.data.source)
+    if "factors" in tasks and not is_of_scenes(experiment.data.source):
         raise ValueError(f"the task factors is for scenes, got data from {source}")
+    if "strings" in tasks and source != "strings":
+        raise ValueError(f"the task strings is for strings, got data from {source}")
     check_fidelity(experiment)
     folders = {"separate": experiment.out}
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
     first = _load(experiment.out, device)
+    check_learned(experiment, first[0].config)
     for folder in folders.values():
         check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
     models = {}
     judged = not {"generation", "search"}.isdisjoint(tasks)
     may_write = "captioning" in tasks and (experiment.out / "ar").is_dir()
-    if judged or may_write or not {"likelihood", "rate", "trunk"}.isdisjoint(tasks):
+    if judged or may_write or not {"likelihood", "rate", "trunk", "order"}.isdisjoint(tasks):
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(first[0].encoding_hash())
     ar_writes = any(model.config.writes for model in models.values())
@@ -87,9 +101,15 @@ def main(experiment: Experiment) -> None:
     pairs = experiment.data.open_test(first[0].config.image_size)
     unseen = experiment.data.open_unseen(first[0].config.image_size)
     check_enough(experiment, unseen)
+    check_apart(experiment.evaluation.features, first[0].config)
+    is_compared = "fidelity" in tasks
     judge = None
-    if judged:
+    if judged or (is_compared and experiment.evaluation.features == JUDGE):
         judge = make_judge(experiment, unseen, said(experiment, unseen), *first)
+    eyes = Eyes(
+        space=make_space(experiment, judge, device) if is_compared else None,
+        teacher=make_teacher(experiment, experiment.out / "orderer"),
+    )
 
     results: dict[str, Any] = {}
     orderers: dict[str, Any] = {}
@@ -102,31 +122,37 @@ def main(experiment: Experiment) -> None:
             "encoding_hash": orderer.encoding_hash(),
             "training_sha256": record,
         }
+        if eyes.space:
+            eyes.space.check_not_of(orderer)
         shown = experiment.out / "pictures" / name
         model = models[name].to(device).eval() if name in models else None
-        found = understanding(experiment, pairs, orderer, processor, model, shown)
+        found = understanding(experiment, pairs, orderer, processor, model, eyes, shown)
         if "probe" in tasks:
             found["probe"] = probe(experiment, pairs, orderer, processor)
         if "labels" in tasks:
             found["labels"] = labels_read(experiment, pairs, orderer)
         if "factors" in tasks:
             found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
+        if "strings" in tasks:
+            found["strings"] = strings_read(experiment, pairs, orderer, shown)
         if experiment.data.unseen is not None:
             beside = experiment.out / "pictures" / name / "unseen"
-            found["unseen"] = understanding(experiment, unseen, orderer, processor, model, beside)
+            found["unseen"] = understanding(
+                experiment, unseen, orderer, processor, model, eyes, beside
+            )
         if model is not None:
             model.check_orderer(orderer.encoding_hash())
             drawer = Drawer(
                 experiment=experiment, orderer=orderer, processor=processor, model=model
             )
-            found |= generating(drawer, pairs, unseen, judge, shown)
+            found |= generating(drawer, pairs, unseen, judge, eyes, shown)
         results[name] = found
     write_json(
         experiment.out / "evaluation.json",
         {
             "results": results,
             "orderers": orderers,
-            "protocol": protocol(experiment, pairs, unseen, judge, first[0].config),
+            "protocol": protocol(experiment, pairs, unseen, judge, eyes, first[0].config),
             "config": plain_settings(experiment),
             **provenance(),
         },
@@ -134,7 +160,12 @@ def main(experiment: Experiment) -> None:
 
 
 def generating(
-    drawer: Drawer, pairs: Pairs, unseen: Pairs, judge: Judge | None, folder: Path
+    drawer: Drawer,
+    pairs: Pairs,
+    unseen: Pairs,
+    judge: Judge | None,
+    eyes: Eyes,
+    folder: Path,
 ) -> dict[str, Any]:
     """What the AR model knows of real tokens, and draws from captions, as far as it is asked."""
     experiment, tasks = drawer.experiment, drawer.experiment.evaluation.tasks
@@ -157,8 +188,13 @@ def generating(
         )
     if "trunk" in tasks:
         found |= read_from_trunk(experiment, pairs, drawer.orderer, drawer.model)
+    if "order" in tasks:
+        captions = said(experiment, pairs, experiment.evaluation.scored)
+        found["order_quality"] = order_quality(
+            experiment, pairs, captions, drawer.orderer, drawer.processor, drawer.model
+        )
     if judge is not None and "generation" in tasks:
-        found["generation"] = generation(drawer, unseen, judge, folder)
+        found["generation"] = generation(drawer, unseen, judge, eyes.space, folder)
     if judge is not None and "search" in tasks:
         found["search"] = quality_by_budget(drawer, said(experiment, unseen), judge, folder)
     return found
@@ -170,6 +206,7 @@ def understanding(
     orderer: Orderer,
     processor: OrdererProcessor,
     model: ARModel | None,
+    eyes: Eyes,
     folder: Path,
 ) -> dict[str, Any]:
     """What the models know of a split: retrieval, reconstruction and captioning, as asked."""
@@ -184,14 +221,14 @@ def understanding(
         found["classification"] = classification(pairs.captions, experiment.data.templates, at, say)
     if "captioning" in tasks:
         writers = {}
-        if orderer.config.fusion_layers is not None:
+        if isinstance(orderer, Orderer) and orderer.config.fusion_layers is not None:
             writers["captioning"] = written_by_orderer(orderer)
         if model is not None and model.config.writes:
             writers["captioning_by_ar"] = written_by_ar(model)
         for name, writer in writers.items():
             found[name] = written_from_prefixes(experiment, pairs, tokens, writer, processor)
     if "reconstruction" in tasks:
-        found |= reconstruction(pairs, orderer, tokens, folder)
+        found |= reconstruction(pairs.images, orderer, tokens, eyes, folder)
     return found
 
 
@@ -226,25 +263,10 @@ def probe(
     return find_at_prefixes(experiment, pairs, tokens, reader.readout, reader.text, processor)
 
 
-def reconstruction(pairs: Pairs, orderer: Orderer, tokens: Tensor, folder: Path) -> dict[str, Any]:
-    """PSNR at every prefix, and which part of the image each token improves."""
-    rebuilt = {k: decoded(orderer, tokens[:, :k]) for k in range(1, orderer.config.tokens + 1)}
-    lengths = prefix_lengths(orderer.config.tokens)
-    maps = gain_maps(pairs.images, [rebuilt[k] for k in sorted(rebuilt)], least=1)
-    shown = {k: rebuilt[k][:SHOWN].numpy() for k in lengths}
-    pictures.prefix_strips(pairs.images[:SHOWN].numpy(), shown, folder / "strips.png")
-    pictures.gain_maps(maps.numpy(), folder / "gains.png")
-    cells = orderer.config.image_size // orderer.config.patch_size
-    leak = raster_leak(maps, cells)
-    return {
-        "reconstruction": {"psnr": {str(k): mean_psnr(pairs.images, rebuilt[k]) for k in lengths}},
-        "order": {"raster_leak": leak.pop("largest"), "by_order": leak, "images": len(pairs)},
-    }
-
-
 def _load(folder: Path, device: torch.device) -> tuple[Orderer, OrdererProcessor]:
-    orderer = Orderer.from_pretrained(folder / "orderer").to(device).eval()
-    return orderer, OrdererProcessor.from_pretrained(folder / "orderer")
+    """An orderer, or the fixed order that stands for one."""
+    orderer = cast(Orderer, load_sequence(folder / "orderer"))  # see `check_learned`
+    return orderer.to(device), OrdererProcessor.from_pretrained(folder / "orderer")
 
 
 def with_tasks(arguments: Sequence[str]) -> list[str]:

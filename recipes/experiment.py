@@ -18,6 +18,8 @@ from ar import ARConfig, ARModel, Sampling
 from ar import complete_settings as complete_ar_settings
 from ar.joint import Limits, Route
 from orderer import Borrowed, Objectives, OrdererConfig, OrdererProcessor, complete_settings
+from orderer.evaluation import StringReading
+from orderer.sequences import SequenceConfig
 from recipes.data_settings import DataSettings
 from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers
@@ -25,6 +27,7 @@ from recipes.engine.run import Run
 from recipes.engine.saving import Saver
 from recipes.engine.settings import at_least, plain_settings, share
 from recipes.engine.training import Learner
+from recipes.feature_space import parse_features
 
 BLOCKS = ("blocks.", "layers.", ".layer.")
 """What the names of the block matrices hold: ours, transformers' and those of its BERTs."""
@@ -239,8 +242,10 @@ Task = Literal[
     "likelihood",
     "rate",
     "trunk",
+    "order",
     "probe",
     "factors",
+    "strings",
     "captioning",
 ]
 
@@ -262,6 +267,11 @@ class Evaluation:
     judge: Literal["scenes", "classes", "words", "retrieval"] = "scenes"
     """Who judges generated images: a network trained on real scenes, on real classes, or on the
     commonest words of real captions; or the orderer's own retrieval (which then judges itself)."""
+    features: str = "judge"
+    """Of which network `fidelity` compares images in: `judge`, `open_clip:NAME@FILE` or
+    `inception:FILE`, see `recipes.feature_space`."""
+    perceptual_model: Path | None = None
+    """Folder of a vision model of transformers, in whose eyes rebuilt images are compared, too."""
     judge_steps: int = 300
     """Training of the judge."""
     scored: int = 500
@@ -273,9 +283,12 @@ class Evaluation:
     probe_scenes: int = 3000
     """Images that linear probes are fitted on, and neighbours found among; those of `factors`,
     scenes, are tested on a third as many."""
+    strings: StringReading = field(default_factory=StringReading)
+    """How strings are read."""
 
     def __post_init__(self) -> None:
         at_least(0, rerank=self.rerank)
+        parse_features(self.features)
         at_least(1, generated=self.generated, scored=self.scored)
         for scale in self.guidance_scales:
             at_least(0, guidance_scales=scale)
@@ -293,6 +306,9 @@ class Experiment:
     orderer: dict[str, Any] = field(default_factory=dict)
     """Settings of `orderer.OrdererConfig` that differ from its defaults; `features` and `text` may
     name a tower of another library, as `orderer.start` says."""
+    order: dict[str, Any] = field(default_factory=dict)
+    """Settings of `orderer.sequences.SequenceConfig`, for `recipes.fit_order`: a fixed order in the
+    orderer's place, with its patches, and as many channels."""
     ar: dict[str, Any] = field(default_factory=dict)
     """Settings of `ar.ARConfig` that differ from its defaults; `trunk` may name a decoder of
     another library, as `ar.start` says."""
@@ -389,14 +405,38 @@ class Experiment:
             return complete_settings(self.orderer)
         return complete_settings({**self.orderer, "caption_pieces": caption_pieces})
 
+    def sequence_config(self) -> SequenceConfig:
+        """Check the settings of a fixed order, completed by those of the orderer it stands for.
+
+        Raises:
+            ValueError: for a setting that is wrong.
+        """
+        orderer = self.orderer_config()
+        shared = {
+            "image_size": orderer.image_size,
+            "patch_size": orderer.patch_size,
+            "channels": orderer.token_dim,
+            "context_length": orderer.context_length,
+        }
+        return SequenceConfig(**{**shared, **self.order})
+
     def ar_config(
-        self, orderer: OrdererConfig, orderer_hash: str, captions: Iterable[Sequence[str]]
+        self,
+        orderer: OrdererConfig | SequenceConfig,
+        orderer_hash: str,
+        captions: Iterable[Sequence[str]],
     ) -> ARConfig:
         """Check the settings of the AR model, completed by what the orderer and captions decide.
 
         Raises:
             ValueError: for a setting that is wrong, or not ours to make.
         """
+        is_fixed = isinstance(orderer, SequenceConfig)
+        if is_fixed and self.ar.get("condition", "text") == "text":
+            raise ValueError(
+                "a fixed order has no text tower: ar.condition must be none, class or words, "
+                "got text"
+            )
         captions = list(captions)
         is_of_classes = self.ar.get("condition") == "class"
         names = {caption for of_one in captions for caption in of_one} if is_of_classes else ()
@@ -406,7 +446,7 @@ class Experiment:
             "orderer_hash": orderer_hash,
             "tokens": orderer.tokens,
             "token_dim": orderer.token_dim,
-            "condition_dim": orderer.text_width,
+            "condition_dim": 1 if is_fixed else orderer.text_width,
             "context_length": orderer.context_length,
             "class_names": sorted(names),
             "caption_pieces": _own_pieces(orderer, captions) if has_words else [],
@@ -425,13 +465,15 @@ class Experiment:
         return complete_ar_settings({"writes": writes, **decided, **self.ar})
 
 
-def _own_pieces(orderer: OrdererConfig, captions: Iterable[Sequence[str]]) -> list[int]:
+def _own_pieces(
+    orderer: OrdererConfig | SequenceConfig, captions: Iterable[Sequence[str]]
+) -> list[int]:
     """The word pieces of captions, for an AR model with words of its own.
 
     Raises:
         ValueError: for an orderer with another tokenizer, or a caption that is too long.
     """
-    if orderer.text == "transformers":
+    if isinstance(orderer, OrdererConfig) and orderer.text == "transformers":
         raise ValueError(
             "an AR model reads and writes captions in open_clip's word pieces, beside a text tower "
             "of transformers train_ar.caption_weight must be 0 and ar.condition not 'words'"

@@ -63,7 +63,7 @@ def main(config: Config) -> None:
         pairs,
         subjects(config, processor, pairs),
         draws=config.draws,
-        scenes=config.probe_scenes if config.data.is_drawn else None,
+        scenes=config.probe_scenes if config.data.is_of_scenes else None,
         seed=config.seed,
     )
     out = config.out or config.models / "explain.html"

@@ -1,4 +1,4 @@
-"""How far generated images are from real ones, in the features of a judge that no model learned of.
+"""How far images are from real ones as sets, in features that no measured model was made of.
 
 N, M images   S image side   F features
 """
@@ -9,13 +9,19 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ar.evaluation import FEATURES, Classifier, frechet_distance, kernel_distance
+from ar.evaluation import NEIGHBOURS, frechet_distance, kernel_distance, precision_recall
 from data import Pairs
-from recipes.experiment import Experiment
+from recipes.experiment import Evaluation, Experiment
+from recipes.feature_space import JUDGE, FeatureSpace, number_of_features
 from recipes.judging import Judge
 
 SEEING = ("classes", "words")
 """Judges that have a network with features."""
+
+
+def can_see(evaluation: Evaluation) -> bool:
+    """Whether there is a network to take distances with."""
+    return evaluation.features != JUDGE or evaluation.judge in SEEING
 
 
 def check_fidelity(experiment: Experiment) -> None:
@@ -27,15 +33,15 @@ def check_fidelity(experiment: Experiment) -> None:
     evaluation = experiment.evaluation
     if "fidelity" not in evaluation.tasks:
         return
-    if "generation" not in evaluation.tasks:
+    if {"generation", "reconstruction"}.isdisjoint(evaluation.tasks):
         raise ValueError(
-            "the task fidelity measures the images of generation, evaluation.tasks has "
-            f"{', '.join(evaluation.tasks)}"
+            "the task fidelity measures the images of generation or reconstruction, "
+            f"evaluation.tasks has {', '.join(evaluation.tasks)}"
         )
-    if evaluation.judge not in SEEING:
+    if not can_see(evaluation):
         raise ValueError(
             "the task fidelity sees with the network of evaluation.judge, which must be classes or "
-            f"words, got {evaluation.judge}"
+            f"words, got {evaluation.judge}, or with that of evaluation.features"
         )
 
 
@@ -45,63 +51,116 @@ def check_enough(experiment: Experiment, pairs: Pairs) -> None:
     Raises:
         ValueError: with both numbers.
     """
-    number = min(experiment.evaluation.generated, len(pairs))
-    if "fidelity" in experiment.evaluation.tasks and number <= FEATURES:
+    evaluation = experiment.evaluation
+    if "fidelity" not in evaluation.tasks:
+        return
+    is_drawn = "generation" in evaluation.tasks
+    number = min(evaluation.generated, len(pairs)) if is_drawn else len(pairs)
+    least = number_of_features(evaluation.features) + 1
+    if number < least:
         raise ValueError(
-            f"the task fidelity needs at least {FEATURES + 1} generated images, one more than "
-            f"features, got {number}"
+            f"the task fidelity needs at least {least} {'generated' if is_drawn else 'real'} "
+            f"images, one more than features, got {number}"
         )
+
+
+def make_space(experiment: Experiment, judge: Judge | None, device: torch.device) -> FeatureSpace:
+    """The features that an experiment asks for."""
+    return FeatureSpace(experiment.evaluation.features, judge.net if judge else None, device)
 
 
 class Fidelity:
     """Distances to the real images of a split.
 
     Args:
-        judge: with a network.
+        space: what sees.
         real: the images of the split.
     """
 
-    def __init__(self, judge: Judge, real: UInt8[Tensor, "N 3 S S"]) -> None:
-        assert judge.net is not None and judge.learned is not None  # see `check_fidelity`
-        self.net: Classifier = judge.net
-        self.learned = judge.learned
-        self.real: Float[Tensor, "N F"] = self.net.features(real)
+    def __init__(self, space: FeatureSpace, real: UInt8[Tensor, "N 3 S S"]) -> None:
+        self.space = space
+        self.sides = tuple(real.shape[2:])
+        self.real: Float[Tensor, "N F"] = space(real)
 
-    def of_generated(self, images: UInt8[Tensor, "M 3 S S"]) -> dict[str, float]:
-        """Both distances of generated images."""
-        features = self.net.features(images)
+    def of(self, images: UInt8[Tensor, "M 3 _ _"]) -> dict[str, Any]:
+        """Every figure of a set of images, with the numbers that it depends on."""
+        return {**_figures(self.real, self.see(images)), **self.numbers(len(images))}
+
+    def frechet_of(self, images: UInt8[Tensor, "M 3 _ _"]) -> float | None:
+        """The Fréchet distance alone; None for too few images."""
+        return _if_enough(self.real, self.see(images))
+
+    def see(self, images: UInt8[Tensor, "M 3 _ _"]) -> Float[Tensor, "M F"]:
+        """Their features.
+
+        Raises:
+            ValueError: for images of another size than the real ones.
+        """
+        if tuple(images.shape[2:]) != self.sides:
+            real, other = (" x ".join(map(str, side)) for side in (self.sides, images.shape[2:]))
+            raise ValueError(
+                f"images that are compared must be of one size, the real ones are {real} pixels, "
+                f"got {other}"
+            )
+        return self.space(images)
+
+    def numbers(self, number: int) -> dict[str, Any]:
+        """What a distance depends on beside the images: their numbers and that of features."""
         return {
-            "frechet": frechet_distance(self.real, features),
-            "kernel": kernel_distance(self.real, features),
+            "features": self.real.shape[1],
+            "images": {"real": len(self.real), "generated": number},
         }
 
-    def bounds(self, rebuilt: UInt8[Tensor, "M 3 S S"]) -> dict[str, Any]:
+    def bounds(
+        self, rebuilt: UInt8[Tensor, "M 3 S S"], learned: UInt8[Tensor, "L 3 S S"]
+    ) -> dict[str, Any]:
         """What generated images can reach: that of rebuilt ones, and of other real ones.
 
         A Fréchet distance depends on the numbers of images: there are as many training images as
         generated ones, spread over all. The halves of the split are fewer. None, if too few.
         """
         number = len(rebuilt)
-        places = torch.linspace(0, len(self.learned) - 1, min(number, len(self.learned))).long()
-        other = self.net.features(self.learned[places])
-        halves = self.real[::2], self.real[1::2]
-        generated = self.of_generated(rebuilt)
+        places = torch.linspace(0, len(learned) - 1, min(number, len(learned))).long()
+        of_rebuilt = _figures(self.real, self.see(rebuilt))
+        of_real = _figures(self.real, self.see(learned[places]))
+        halves = self.halves()
         return {
-            "frechet_of_rebuilt": generated["frechet"],
-            "kernel_of_rebuilt": generated["kernel"],
-            "frechet_of_real": _if_enough(self.real, other),
-            "kernel_of_real": kernel_distance(self.real, other),
-            "frechet_of_halves": _if_enough(*halves),
-            "features": self.real.shape[1],
+            **{f"{name}_of_rebuilt": value for name, value in of_rebuilt.items()},
+            **{f"{name}_of_real": value for name, value in of_real.items()},
+            **halves,
             "images": {
-                "real": len(self.real),
-                "generated": number,
+                **self.numbers(number)["images"],
                 "training": len(places),
-                "halves": [len(half) for half in halves],
+                "halves": [len(self.real) // 2] * 2,
             },
         }
+
+    def halves(self) -> dict[str, float | None]:
+        """How far two halves of the real images are apart: what their number alone does."""
+        number = len(self.real) // 2
+        return {"frechet_of_halves": _if_enough(*(self.real[i::2][:number] for i in (0, 1)))}
+
+
+def _figures(real: Float[Tensor, "N F"], other: Float[Tensor, "M F"]) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {
+        "frechet": _if_enough(real, other),
+        "kernel": kernel_distance(real, other),
+    }
+    if min(len(real), len(other)) > NEIGHBOURS:
+        figures["precision"], figures["recall"] = precision_recall(real, other)
+    return figures
 
 
 def _if_enough(real: Float[Tensor, "N F"], other: Float[Tensor, "M F"]) -> float | None:
     enough = min(len(real), len(other)) > real.shape[1]
     return frechet_distance(real, other) if enough else None
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """A Fréchet distance with all that it depends on, for the terminal."""
+    images, halves = found["images"], found.get("frechet_of_halves")
+    bias = "too few for halves" if halves is None else f"halves of the real ones: {halves:.2f}"
+    return (
+        f"Fréchet distance {found['frechet']:.2f} of {images['generated']} images to "
+        f"{images['real']} real ones in {found['features']} features ({bias})"
+    )

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from ar import ARModel, Sampling, Search, search_tokens
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import load_sequence
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.pictures import captioned_grid
@@ -48,7 +49,7 @@ class Config:
 def main(config: Config) -> None:
     """Load, sample, decode, draw."""
     device = prepare_device()
-    orderer = Orderer.from_pretrained(config.models / "orderer").to(device).eval()
+    orderer = load_sequence(config.models / "orderer").to(device)
     processor = OrdererProcessor.from_pretrained(config.models / "orderer")
     model = ARModel.from_pretrained(config.models / "ar").to(device).eval()
     model.check_orderer(orderer.encoding_hash())

@@ -11,13 +11,15 @@ from torch import Tensor
 from ar import ARModel
 from ar.evaluation import deviations, drifting
 from data import Pairs
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 from recipes.decoding import BATCH, decoded
 from recipes.engine import pictures
 from recipes.experiment import Experiment
-from recipes.fidelity import Fidelity
-from recipes.judging import Judge
+from recipes.feature_space import FeatureSpace
+from recipes.fidelity import Fidelity, sentence
+from recipes.judging import Judge, learned_images
 
 GRID = 24
 """Images in a grid of generated ones."""
@@ -30,7 +32,7 @@ class Drawer:
     """A pair of models that draw from captions, and how they are asked to."""
 
     experiment: Experiment
-    orderer: Orderer
+    orderer: ImageSequence
     processor: OrdererProcessor
     model: ARModel
 
@@ -61,19 +63,21 @@ def said(experiment: Experiment, pairs: Pairs, number: int | None = None) -> lis
     return [of_one[place] for of_one in pairs.captions[:number]]
 
 
-def generation(drawer: Drawer, pairs: Pairs, judge: Judge, folder: Path) -> dict[str, Any]:
+def generation(
+    drawer: Drawer, pairs: Pairs, judge: Judge, space: FeatureSpace | None, folder: Path
+) -> dict[str, Any]:
     """Generate an image for one caption of each of the first pairs, and judge them.
 
     Beside the judge's figures stand `deviations`, see `ar.evaluation`, and those of the same images
-    rebuilt from their own tokens, which bound what can be reached, and of the real ones.
+    rebuilt from their own tokens, which bound what can be reached, and of the real ones; distances
+    to all images of the pairs where there is a space to take them in.
     """
     experiment, orderer = drawer.experiment, drawer.orderer
     captions = said(experiment, pairs)
     real = pairs.images[: len(captions)]
     encoded = [orderer.encode(some.to(orderer.device)) for some in real.split(BATCH)]
     rebuilt = decoded(orderer, torch.cat(encoded))
-    is_compared = "fidelity" in experiment.evaluation.tasks
-    fidelity = Fidelity(judge, pairs.images) if is_compared else None
+    fidelity = Fidelity(space, pairs.images) if space else None
 
     def judged(guidance_scale: float, picture: str) -> dict[str, Any]:
         tokens = drawer.draw(captions, guidance_scale)
@@ -85,12 +89,13 @@ def generation(drawer: Drawer, pairs: Pairs, judge: Judge, folder: Path) -> dict
             places = ", ".join(map(str, drifts))
             print(f"guidance {guidance_scale:g}: tokens {places} spread otherwise than the data's")
         scores: dict[str, Any] = {**judge.score(images), "deviations": spread}
-        return scores | ({"fidelity": fidelity.of_generated(images)} if fidelity else {})
+        return scores | ({"fidelity": fidelity.of(images)} if fidelity else {})
 
     found = judged(experiment.sampling.guidance_scale, "generated.png")
     found |= {"rebuilt": judge.score(rebuilt), "real": judge.score(real)}
     if fidelity:
-        found["fidelity"] |= fidelity.bounds(rebuilt)
+        found["fidelity"] |= fidelity.bounds(rebuilt, learned_images(experiment, pairs, judge))
+        print(sentence(found["fidelity"]))
     if experiment.evaluation.guidance_scales:
         found["guided"] = {
             f"{scale:g}": judged(scale, f"generated-{scale:g}.png")

@@ -16,7 +16,7 @@ from ar.evaluation import (
     train_judge,
     train_tagger,
 )
-from data import Pairs, in_memory, is_drawn
+from data import Pairs, in_memory, is_of_scenes
 from data.scenes import COLOURS, SHAPES, Scene, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor
 from orderer.evaluation import retrieval_metrics
@@ -75,7 +75,7 @@ def make_judge(
 def check_judge(experiment: Experiment) -> None:
     """Refuse to judge anything but scenes by what is known of scenes."""
     source = experiment.data.source
-    if experiment.evaluation.judge == "scenes" and not is_drawn(source):
+    if experiment.evaluation.judge == "scenes" and not is_of_scenes(source):
         raise ValueError(
             "evaluation.judge must be classes, words or retrieval for data from "
             f"{', '.join(source)}, got scenes"
@@ -173,6 +173,12 @@ def _training_pairs(experiment: Experiment, pairs: Pairs) -> Pairs:
     size = pairs.images.shape[-1]
     opened = experiment.data.open_train(size)
     return in_memory(opened, size, max_skipped=experiment.data.max_skipped)
+
+
+def learned_images(experiment: Experiment, pairs: Pairs, judge: Judge) -> UInt8[Tensor, "N 3 S S"]:
+    """Real images that none is generated for: those of the judge, or of the training split."""
+    known = judge.learned
+    return known if known is not None else _training_pairs(experiment, pairs).images
 
 
 def _retrieval_judge(

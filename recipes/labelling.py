@@ -5,15 +5,16 @@ from typing import Any
 import torch
 
 from data import Pairs
-from orderer import Orderer, prefix_lengths
+from orderer import prefix_lengths
 from orderer.evaluation import nearest_accuracy, nearest_scores, probed_accuracy, readable
+from orderer.sequences import ImageSequence
 from recipes.experiment import Experiment
 from recipes.probing import tokens_of
 from recipes.questions import labels, questions
 
 
 @torch.no_grad()
-def labels_read(experiment: Experiment, pairs: Pairs, orderer: Orderer) -> dict[str, Any]:
+def labels_read(experiment: Experiment, pairs: Pairs, orderer: ImageSequence) -> dict[str, Any]:
     """`linear` and `nearest`, by what is asked and by prefix.
 
     Of a labelled set the accuracy of `class`; of others the balanced accuracy, from 0 for chance,
@@ -21,7 +22,8 @@ def labels_read(experiment: Experiment, pairs: Pairs, orderer: Orderer) -> dict[
     """
     if experiment.evaluation.judge == "classes":
         return _classes_read(experiment, pairs, orderer)
-    asked, prefixes = questions(experiment, pairs), prefix_lengths(orderer.config.tokens)
+    prefixes = prefix_lengths(orderer.config.tokens)
+    asked = questions(experiment, pairs, experiment.evaluation.probe_scenes)
     fit, test = (tokens_of(orderer, some).cpu() for some in (asked.fit, pairs))
     linear = readable(fit, asked.fit_answers, test, asked.test_answers, prefixes)
     found: dict[str, Any] = {"linear": {}, "nearest": {}}
@@ -35,7 +37,7 @@ def labels_read(experiment: Experiment, pairs: Pairs, orderer: Orderer) -> dict[
     return found
 
 
-def _classes_read(experiment: Experiment, pairs: Pairs, orderer: Orderer) -> dict[str, Any]:
+def _classes_read(experiment: Experiment, pairs: Pairs, orderer: ImageSequence) -> dict[str, Any]:
     asked, prefixes = labels(experiment, pairs), prefix_lengths(orderer.config.tokens)
     fit, test = (tokens_of(orderer, some).cpu() for some in (asked.fit, pairs))
     found: dict[str, Any] = {"linear": {"class": {}}, "nearest": {"class": {}}}

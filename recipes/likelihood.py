@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ar import ARModel
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 
 CHUNK = 50
@@ -20,7 +21,7 @@ def likelihood(
     tokens: Tensor,
     captions: Sequence[str],
     model: ARModel,
-    orderer: Orderer,
+    orderer: ImageSequence,
     processor: OrdererProcessor,
 ) -> dict[str, Any] | None:
     """The log-likelihood of the first tokens, given a caption each, see `ARModel.log_prob`.

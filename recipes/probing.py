@@ -9,6 +9,7 @@ from data import Pairs
 from data.scenes import factors, load_scenes, numbered_scenes
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import FreshReader, readable, readable_from
+from orderer.sequences import ImageSequence
 from recipes.captioning import say
 from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
@@ -80,6 +81,6 @@ def _scenes(
 
 
 @torch.no_grad()
-def tokens_of(orderer: Orderer, pairs: Pairs) -> Tensor:
+def tokens_of(orderer: ImageSequence, pairs: Pairs) -> Tensor:
     """Encode all images of a split."""
     return torch.cat([orderer.encode(x.to(orderer.device)) for x in pairs.images.split(BATCH)])

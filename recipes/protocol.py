@@ -7,10 +7,13 @@ from data import Pairs
 from orderer import OrdererConfig
 from orderer.evaluation.bootstrap import LEVEL
 from orderer.evaluation.nearest import NEIGHBOURS
+from orderer.sequences import SequenceConfig
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.finding import DRAWS
 from recipes.judging import Judge
+from recipes.reading import about_strings
+from recipes.rebuilding import Eyes
 from recipes.searching import about_searches
 
 
@@ -19,11 +22,13 @@ def protocol(
     pairs: Pairs,
     unseen: Pairs,
     judge: Judge | None,
-    config: OrdererConfig,
+    eyes: Eyes,
+    config: OrdererConfig | SequenceConfig,
 ) -> dict[str, Any]:
     """How the figures were taken; null where a task that was not asked would have its own."""
     evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
-    generated = min(evaluation.generated, len(unseen)) if judge else None
+    is_drawn = not {"generation", "search"}.isdisjoint(tasks)
+    generated = min(evaluation.generated, len(unseen)) if is_drawn else None
     return {
         "tasks": list(tasks),
         "split": experiment.data.test,
@@ -46,7 +51,10 @@ def protocol(
         "rate": _rating(experiment, pairs) if "rate" in tasks else None,
         "trunk": _asking(experiment) if "trunk" in tasks else None,
         "labels": _labelling(experiment) if "labels" in tasks else None,
+        "strings": about_strings(experiment, pairs) if "strings" in tasks else None,
         "judge": judge.about if judge else None,
+        "features": eyes.space.protocol() if eyes.space else None,
+        "perceptual": eyes.teacher.weights if eyes.teacher else None,
         "seeds": [experiment.seed],
     }
 
@@ -64,8 +72,10 @@ def about_intervals() -> str:
     )
 
 
-def decoding(config: OrdererConfig) -> dict[str, Any]:
+def decoding(config: OrdererConfig | SequenceConfig) -> dict[str, Any]:
     """How tokens become images."""
+    if isinstance(config, SequenceConfig):
+        return {"kind": "fixed", **config.own()}
     if config.decoder != "flow":
         return {"kind": config.decoder}
     return {
@@ -109,7 +119,7 @@ def _labelling(experiment: Experiment) -> dict[str, Any]:
 
 def _asking(experiment: Experiment) -> dict[str, Any]:
     """What linear maps were fitted on, and neighbours found among."""
-    drawn = experiment.data.is_drawn
+    drawn = experiment.data.is_of_scenes
     return {
         "fit": "judge" if drawn else experiment.data.train,
         "images": experiment.evaluation.probe_scenes,

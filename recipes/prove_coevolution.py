@@ -23,14 +23,11 @@ Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; 
 go side by side; `--resume` keeps what is done.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from ar import ARModel
 from orderer import Orderer, OrdererProcessor
@@ -41,12 +38,12 @@ from recipes.engine.page import markdown_table
 from recipes.engine.processes import seed_everything
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.engine.side_by_side import Job, run_side_by_side
+from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, Task
-from recipes.fidelity import SEEING
+from recipes.fidelity import can_see
 from recipes.joining import Joint
 from recipes.judging import check_judge
-from recipes.variants import variant
+from recipes.variants import job_of, run_all, variant
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "frozen": {"route": "frozen"},
@@ -94,14 +91,14 @@ def main(proof: Coevolution) -> None:
     """Train stages 1 and 2, share the operations out, run every arm, measure, gather, write."""
     check_judge(proof)
     starts = {seed: proof.out / f"{START}-{seed}" for seed in proof.seeds}
-    run_all([_beginning(proof, seed, out) for seed, out in starts.items()], proof)
+    run_all([_beginning(proof, seed, out) for seed, out in starts.items()], proof.processes)
     costs = count(proof, starts[proof.seeds[0]])
     steps = equal_steps(costs, proof.train_joint.steps, JOINT)
     runs = {(arm, seed): proof.out / f"{arm}-{seed}" for seed in proof.seeds for arm in proof.arms}
     jobs = [
         _arm(proof, arm, steps[arm], seed, starts[seed], out) for (arm, seed), out in runs.items()
     ]
-    run_all(jobs, proof)
+    run_all(jobs, proof.processes)
     every = {**{(START, seed): out for seed, out in starts.items()}, **runs}
     compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in proof.arms}
     results = gather(every, compute)
@@ -113,12 +110,6 @@ def main(proof: Coevolution) -> None:
     print(f"\npage: {proof.out / 'coevolution.html'}")
 
 
-def run_all(jobs: Sequence[Job], proof: Coevolution) -> None:
-    """Run jobs side by side; those without anything left to do are done."""
-    if exit_code := run_side_by_side([job for job in jobs if job.recipes], proof.processes):
-        raise SystemExit(exit_code)
-
-
 def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:
     """Stages 1 and 2 of a seed, and their measures: its AR model is a fresh one."""
     experiment = variant(proof, out, seed)
@@ -128,7 +119,7 @@ def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:
         (("train_ar",), out / "ar"),
         (_evaluation(proof, OF_PAIR, OF_FRESH), out / "evaluation.json"),
     ]
-    return _job(experiment, recipes, proof.resume)
+    return job_of(experiment, recipes, proof.resume)
 
 
 def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: Path) -> Job:
@@ -151,12 +142,12 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
         (("train_ar", f"--out={fresh}"), fresh / "ar"),
         ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
     ]
-    return _job(experiment, recipes, proof.resume)
+    return job_of(experiment, recipes, proof.resume)
 
 
 def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
     """The tasks, each once, and distances where the judge has features to take them in."""
-    distances: tuple[Task, ...] = ("fidelity",) if proof.evaluation.judge in SEEING else ()
+    distances: tuple[Task, ...] = ("fidelity",) if can_see(proof.evaluation) else ()
     return ("evaluate", *dict.fromkeys(task for some in (*tasks, distances) for task in some))
 
 
@@ -164,35 +155,6 @@ def _link(link: Path, folder: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(folder.resolve(), target_is_directory=True)
-
-
-def _job(
-    experiment: Experiment,
-    recipes: Sequence[tuple[tuple[str, ...], Path]],
-    resume: bool,
-) -> Job:
-    """The recipes of a run, each with its outcome; of a run that is resumed, those without theirs.
-
-    Raises:
-        ValueError: if the run was begun with other settings.
-    """
-    out = experiment.out
-    settings, wanted = out / "experiment.yaml", yaml.safe_dump(plain_settings(experiment))
-    if resume and settings.is_file() and settings.read_text() != wanted:
-        raise ValueError(f"{out} was begun with other settings, which stand in {settings}")
-    out.mkdir(parents=True, exist_ok=True)
-    settings.write_text(wanted)
-    config = ("--config", str(settings))
-    todo: deque[Sequence[str]] = deque()
-    for recipe, outcome in recipes:
-        if resume and outcome.exists():
-            continue
-        tasks = [word for word in recipe if not word.startswith("-")]
-        options = [word for word in recipe if word.startswith("-")]
-        if resume and tasks[0].startswith("train_"):
-            options.append("--resume")
-        todo.append((*tasks, *config, *options))
-    return Job(name=out.name, log=out / "output.txt", recipes=todo)
 
 
 def count(proof: Coevolution, begun: Path) -> dict[str, int]:

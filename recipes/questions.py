@@ -37,18 +37,22 @@ class Labels:
     test_labels: Int[Tensor, "N"]
 
 
-def questions(experiment: Experiment, pairs: Pairs) -> Questions:
+def questions(experiment: Experiment, pairs: Pairs, number: int) -> Questions:
     """The factors of scenes, fitted on those of the judge; or `words`: which of the commonest words
     captions hold, fitted on training pairs.
+
+    Args:
+        experiment: of whose data.
+        pairs: of the test split.
+        number: of images to fit on.
     """
-    number = experiment.evaluation.probe_scenes
-    if experiment.data.is_drawn:
+    if experiment.data.is_of_scenes:
         return Questions(
             fit=load_scenes("judge", number, pairs.images.shape[-1]),
             fit_answers=_facts("judge", number),
             test_answers=_facts(experiment.data.test, len(pairs)),
         )
-    train = _training_pairs(experiment, pairs)
+    train = _training_pairs(experiment, pairs, number)
     words = common_words(train.captions)
     return Questions(
         fit=train,
@@ -63,7 +67,7 @@ def labels(experiment: Experiment, pairs: Pairs) -> Labels:
     Raises:
         ValueError: for a class of the test split that no training image is of.
     """
-    train = _training_pairs(experiment, pairs)
+    train = _training_pairs(experiment, pairs, experiment.evaluation.probe_scenes)
     names = sorted({of_one[0] for of_one in train.captions})
     for name, *_ in pairs.captions:
         if name not in names:
@@ -78,9 +82,9 @@ def labels(experiment: Experiment, pairs: Pairs) -> Labels:
     return Labels(fit=train, fit_labels=of_fit, test_labels=of_test)
 
 
-def _training_pairs(experiment: Experiment, pairs: Pairs) -> Pairs:
-    """As many training pairs as probes are fitted on, spread over the split."""
-    size, number = pairs.images.shape[-1], experiment.evaluation.probe_scenes
+def _training_pairs(experiment: Experiment, pairs: Pairs, number: int) -> Pairs:
+    """Some training pairs, as large as others and spread over the split."""
+    size = pairs.images.shape[-1]
     opened = experiment.data.open_train(size)
     some = apart(opened, number)[1] if number < len(opened) else opened
     return in_memory(some, size, max_skipped=experiment.data.max_skipped)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ar import ARModel
 from ar.joint import rate
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
 from orderer.evaluation import entropy_rank, mean_psnr, participation_rank
+from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 from recipes.decoding import decoded
 
@@ -31,7 +32,7 @@ def rates(
     images: UInt8[Tensor, "N 3 S S"],
     captions: Sequence[str],
     model: ARModel,
-    orderer: Orderer,
+    orderer: ImageSequence,
     processor: OrdererProcessor,
 ) -> dict[str, Any] | None:
     """Nats of an image, given its caption, and the PSNR that it is rebuilt with, at each noise.
@@ -64,7 +65,7 @@ def _nats(
     captions: Sequence[str],
     noise: float,
     model: ARModel,
-    orderer: Orderer,
+    orderer: ImageSequence,
     processor: OrdererProcessor,
     generator: torch.Generator,
 ) -> float:

@@ -14,13 +14,14 @@ import torch
 
 from ar import ARModel, start_ar
 from data import TokenBatches, TokenStore
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import load_sequence
 from recipes.captioning import loss_of_writing
 from recipes.conditions import condition_on
 from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.ema import moving_average
-from recipes.engine.processes import seed_everything
+from recipes.engine.processes import others_wait_for, seed_everything
 from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
@@ -51,7 +52,7 @@ def main(experiment: Experiment) -> None:
     """Train, checkpoint, save."""
     settings = experiment.train_ar
     device = prepare_device(experiment.execution.stall_seconds)
-    orderer = Orderer.from_pretrained(experiment.out / "orderer").to(device).eval()
+    orderer = load_sequence(experiment.out / "orderer").to(device)
     processor = OrdererProcessor.from_pretrained(experiment.out / "orderer")
     store = TokenStore.open(experiment.out / "tokens")
     store.check_orderer(orderer.encoding_hash())
@@ -88,7 +89,17 @@ def main(experiment: Experiment) -> None:
         draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
         batches = TokenBatches(store, **vars(draw))
         place = -1 if experiment.data.last_share >= 0.5 else 0
-        validation = Validation(store=held, caption=place, orderer=orderer, processor=processor)
+        validation = Validation(
+            store=held,
+            caption=place,
+            orderer=orderer,
+            processor=processor,
+            every=settings.validate_every,
+        )
+        found = None
+        if validation.is_due(first, run) and not run.has_recorded(first - 1, "validation"):
+            found = validation.of_both(model, average.module, run)  # it was stopped before that
+            run.record(first - 1, found)
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             batch = batches.at(step)
@@ -113,25 +124,26 @@ def main(experiment: Experiment) -> None:
                 },
             )
             average.update_parameters(model)
-            done = step + 1
-            if done % settings.validate_every == 0 or done == settings.steps:
+            validates = validation.is_due(step + 1, run)
+            if progress.stops_after(step + 1, run, saves=validates):
+                return
+            if validates:
                 found = validation.of_both(model, average.module, run)
                 run.record(step, found)
-            if progress.stops_after(done, run):
-                return
-        if first == settings.steps:  # it was recorded before
-            found = validation.of_both(model, average.module, run)
-        if run.is_main:
-            is_averaged = found["validation_ema"] < found["validation"]
+        last = found or validation.of_both(model, average.module, run)  # recorded before
+
+        def hand_on() -> None:
+            is_averaged = last["validation_ema"] < last["validation"]
             better = average.module if is_averaged else model
             assert isinstance(better, ARModel)
             better.save_pretrained(experiment.out / "ar")
-            together = run.accelerator.num_processes
             record = training_record(
-                experiment, "ar", "train_ar", pairs=store.fingerprint, processes=together
+                experiment, "ar", "train_ar", pairs=store.fingerprint, processes=run.world
             )
-            found["is_averaged"] = is_averaged
-            write_record(experiment.out / "ar", {**record, "validation": found})
+            record["validation"] = {**last, "is_averaged": is_averaged}
+            write_record(experiment.out / "ar", record)
+
+        others_wait_for(hand_on)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from data import apart, in_memory
 from orderer import Orderer, OrdererProcessor
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
-from recipes.engine.processes import seed_everything
+from recipes.engine.processes import others_wait_for, seed_everything
 from recipes.engine.settings import settings_named
 from recipes.engine.training import Progress, prepare_device
 from recipes.experiment import Experiment
@@ -110,7 +110,8 @@ def main(experiment: Experiment) -> None:
                 f"stage 3 stopped itself at step {done}: {complaint}; "
                 f"{experiment.out / 'joint'} holds the models of step {good}"
             )
-        if run.is_main:
+
+        def hand_on() -> None:
             tell_skipped(pairs.name, batches.skipped)
             averaged, generating = joint.averaged()
             averaged.save_pretrained(experiment.out / "joint" / "orderer")
@@ -122,8 +123,9 @@ def main(experiment: Experiment) -> None:
             before = read_record(experiment.out / "orderer") or {}
             write_record(experiment.out / "joint" / "orderer", {**before, "joint": own})
             generating.save_pretrained(experiment.out / "joint" / "ar")
+
+        others_wait_for(hand_on)
         if complaint:
-            run.accelerator.wait_for_everyone()  # a process that ends would end the one that saves
             raise SystemExit(complaint)
 
 

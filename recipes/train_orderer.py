@@ -37,7 +37,7 @@ from recipes.checking import build_stage1
 from recipes.data_settings import tell_skipped
 from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
-from recipes.engine.processes import seed_everything
+from recipes.engine.processes import others_wait_for, seed_everything
 from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.sharding import whole
 from recipes.engine.training import (
@@ -131,7 +131,8 @@ def main(experiment: Experiment) -> None:
             if progress.stops_after(step + 1, run):
                 return
         weights_of_all = whole(model.state_dict())
-        if run.is_main:
+
+        def hand_on() -> None:
             tell_skipped(pairs.name, batches.skipped)
             model.save_pretrained(experiment.out / "orderer", state_dict=weights_of_all)
             if stage.discriminator:
@@ -143,6 +144,8 @@ def main(experiment: Experiment) -> None:
                 experiment.out / "orderer",
                 training_record(experiment, *names, pairs=pairs.fingerprint, processes=processes),
             )
+
+        others_wait_for(hand_on)
 
 
 if __name__ == "__main__":

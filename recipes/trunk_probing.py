@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ar import ARModel
 from data import Pairs
-from orderer import Orderer, prefix_lengths
+from orderer import prefix_lengths
 from orderer.evaluation import nearest_scores, readable
+from orderer.sequences import ImageSequence
 from recipes.experiment import Experiment
 from recipes.probing import tokens_of
 from recipes.questions import questions
@@ -25,13 +26,14 @@ Read = dict[str, dict[str, dict[str, float]]]
 
 @torch.no_grad()
 def read_from_trunk(
-    experiment: Experiment, pairs: Pairs, orderer: Orderer, model: ARModel
+    experiment: Experiment, pairs: Pairs, orderer: ImageSequence, model: ARModel
 ) -> dict[str, Read]:
     """`trunk`, what linear maps read, and `trunk_nearest`, what the nearest neighbours tell.
 
     The trunk reads tokens without a condition. What is asked is that of `questions`.
     """
-    asked, prefixes = questions(experiment, pairs), prefix_lengths(orderer.config.tokens)
+    number, prefixes = experiment.evaluation.probe_scenes, prefix_lengths(orderer.config.tokens)
+    asked = questions(experiment, pairs, number)
     of_fit, of_test = (
         _states(tokens_of(orderer, some), model, prefixes) for some in (asked.fit, pairs)
     )

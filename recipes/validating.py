@@ -11,7 +11,8 @@ from torch import nn
 
 from ar import ARModel
 from data import TokenStore
-from orderer import Orderer, OrdererProcessor
+from orderer import OrdererProcessor
+from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 from recipes.engine.run import Run
 
@@ -29,8 +30,14 @@ class Validation:
     store: TokenStore
     caption: int
     """The place of the caption that is each image's condition."""
-    orderer: Orderer
+    orderer: ImageSequence
     processor: OrdererProcessor
+    every: int
+    """Steps between two validations."""
+
+    def is_due(self, step: int, run: Run) -> bool:
+        """Whether it is time for one after `step` updates; the last has one in any case."""
+        return step > 0 and (step % self.every == 0 or step == run.steps)
 
     def measure(self, model: nn.Module, run: Run) -> dict[str, float]:
         """`validation`: nats per dimension, or the loss of a head without a likelihood; and

@@ -59,6 +59,48 @@ def run_variants(
     return run_side_by_side(todo, at_once)
 
 
+def job_of(
+    experiment: Experiment, recipes: Sequence[tuple[Sequence[str], Path]], resume: bool
+) -> Job:
+    """The recipes of a run, one after the other; of one that is resumed, those still to do.
+
+    Args:
+        experiment: that all of them read.
+        recipes: each with its arguments, and the file or folder that it leaves when it is done.
+        resume: whether to keep what is done.
+
+    Raises:
+        ValueError: if the run was begun with other settings.
+    """
+    out = experiment.out
+    settings, wanted = out / "experiment.yaml", yaml.safe_dump(plain_settings(experiment))
+    if resume and settings.is_file() and settings.read_text() != wanted:
+        raise ValueError(f"{out} was begun with other settings, which stand in {settings}")
+    out.mkdir(parents=True, exist_ok=True)
+    settings.write_text(wanted)
+    config = ("--config", str(settings))
+    todo: deque[Sequence[str]] = deque()
+    for recipe, outcome in recipes:
+        if resume and outcome.exists():
+            continue
+        tasks = [word for word in recipe if not word.startswith("-")]
+        options = [word for word in recipe if word.startswith("-")]
+        if resume and tasks[0].startswith("train_"):
+            options.append("--resume")
+        todo.append((*tasks, *config, *options))
+    return Job(name=out.name, log=out / "output.txt", recipes=todo)
+
+
+def run_all(jobs: Sequence[Job], at_once: int) -> None:
+    """Run jobs side by side; those without anything left to do are done.
+
+    Raises:
+        SystemExit: with the exit code of one that failed.
+    """
+    if exit_code := run_side_by_side([job for job in jobs if job.recipes], at_once):
+        raise SystemExit(exit_code)
+
+
 def _is_done(out: Path, settings: Path, wanted: str) -> bool:
     if not (out / "evaluation.json").is_file():
         return False

@@ -26,7 +26,7 @@ from data import (
     read_all,
     write_tokens,
 )
-from orderer import Orderer
+from orderer.sequences import ImageSequence, load_sequence
 from recipes.data_settings import tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.training import prepare_device
@@ -39,14 +39,14 @@ BATCH = 250
 def main(experiment: Experiment) -> None:
     """Encode in fp32 and write."""
     device = prepare_device()
-    model = Orderer.from_pretrained(experiment.out / "orderer").to(device).eval()
+    model = load_sequence(experiment.out / "orderer").to(device)
     pairs = experiment.data.open_train(model.config.image_size)
     rest, held = apart(pairs, experiment.train_ar.held)
     for name, some in (("held", held), ("tokens", rest)):
         write(experiment.out / name, some, model, experiment.data.max_skipped)
 
 
-def write(path: Path, pairs: PairSource, model: Orderer, max_skipped: float) -> None:
+def write(path: Path, pairs: PairSource, model: ImageSequence, max_skipped: float) -> None:
     """Encode pairs into a store."""
     ends = list(accumulate(pairs.counts))
     counts, skipped = [0] * len(ends), Counter[str]()

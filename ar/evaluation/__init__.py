@@ -1,25 +1,50 @@
-"""Are generated images what was asked for, and like real ones? Judged by nets trained on those."""
+"""Are generated images what was asked for, and like real ones? Is an order of tokens a good one?"""
 
 from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
+from .coverage import NEIGHBOURS, precision_recall
 from .deviation import deviations, drifting
+from .difficulty import context_gain, gini, marginal_log_prob, variation
+from .equivariance import equivariance, measure_order
 from .fidelity import frechet_distance, kernel_distance
+from .gradient_conflict import conflict, gradient_cosines
+from .position_decodability import position_decodability
 from .scene_judge import SceneJudge, train_judge
+from .sequences import Sequences
 from .tagger import tag_precision, train_tagger
+from .transfer import Schooling, Transfer, transfer
+from .useless_tokens import semantic_first, useless_tokens
 
 __all__ = [
     "FEATURES",
+    "NEIGHBOURS",
     "Classifier",
     "SceneJudge",
+    "Schooling",
+    "Sequences",
     "Thing",
+    "Transfer",
     "accuracy",
+    "conflict",
+    "context_gain",
     "deviations",
     "drifting",
+    "equivariance",
     "following",
     "frechet_distance",
+    "gini",
+    "gradient_cosines",
     "kernel_distance",
+    "marginal_log_prob",
+    "measure_order",
+    "position_decodability",
+    "precision_recall",
+    "semantic_first",
     "tag_precision",
     "train_classifier",
     "train_judge",
     "train_tagger",
+    "transfer",
+    "useless_tokens",
+    "variation",
 ]

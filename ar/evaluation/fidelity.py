@@ -1,6 +1,6 @@
 """How far generated images are from real ones as a whole: two distances between sets of features.
 
-    N, M images   F features of each
+    N, M images   F features of each (_ where other features are refused)
 
 Both compare distributions, not pairs. The Fréchet distance takes them for Gaussians and comes out
 larger the fewer images there are: compare it at equal numbers, and with that of real images to real
@@ -15,13 +15,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .coverage import check_alike
 
-def frechet_distance(real: Float[Tensor, "N F"], other: Float[Tensor, "M F"]) -> float:
+
+def frechet_distance(real: Float[Tensor, "N F"], other: Float[Tensor, "M _"]) -> float:
     """The squared 2-Wasserstein distance of two Gaussians with the sets' means and covariances.
 
     Raises:
-        ValueError: for a set of fewer than F + 1 images, whose covariance has no full rank.
+        ValueError: for other features, or a set of fewer than F + 1 images, whose covariance has
+            no full rank.
     """
+    check_alike(real, other)
     for features in (real, other):
         if len(features) <= features.shape[1]:
             raise ValueError(
@@ -43,12 +47,13 @@ def _root(matrix: Float[Tensor, "F F"]) -> Float[Tensor, "F F"]:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def kernel_distance(real: Float[Tensor, "N F"], other: Float[Tensor, "M F"]) -> float:
+def kernel_distance(real: Float[Tensor, "N F"], other: Float[Tensor, "M _"]) -> float:
     """The squared maximum mean discrepancy, without bias: it may fall below 0.
 
     Raises:
-        ValueError: for a set of fewer than 2 images.
+        ValueError: for other features, or a set of fewer than 2 images.
     """
+    check_alike(real, other)
     for features in (real, other):
         if len(features) < 2:
             raise ValueError(f"a kernel distance needs at least 2 images, got {len(features)}")

@@ -4,8 +4,6 @@
 
 The codes are the centres of k-means over the training tokens; a drawn token is a centre. Its
 density counts a token as its code's Gaussian, as wide as the training tokens lie around centres.
-
-Source: Lloyd 1982, "Least squares quantization in PCM", https://doi.org/10.1109/TIT.1982.1056489.
 """
 
 import math
@@ -16,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from orderer.flow import guide
+from orderer.kmeans import find_centres, nearest
 
 from ..config import ARConfig
 from ..settings import Sampling
@@ -24,7 +23,6 @@ from .plain_net import PlainNet
 
 FITTED_ON = 50_000
 """Most tokens that the codes are fitted on."""
-ROUNDS = 15
 LEAST_DEVIATION = 1e-3
 
 
@@ -51,21 +49,13 @@ class CategoricalHead(StateHead):
         flat = tokens.flatten(0, 1).float()
         random = torch.Generator().manual_seed(0)
         flat = flat[torch.randperm(len(flat), generator=random)[:FITTED_ON].to(flat.device)]
-        if len(flat) < self.config.codes:
-            raise ValueError(f"{self.config.codes} codes need as many tokens, got {len(flat)}")
-        self.centres.copy_(flat[: self.config.codes])
-        for _ in range(ROUNDS):
-            nearest = self.codes(flat)
-            counts = torch.bincount(nearest, minlength=self.config.codes)[:, None]
-            sums = torch.zeros_like(self.centres).index_add_(0, nearest, flat)
-            self.centres.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), self.centres))
+        self.centres.copy_(find_centres(flat, self.config.codes))
         around = flat - self.centres[self.codes(flat)]
         self.deviation.copy_(around.square().mean(dim=0).sqrt().clamp(min=LEAST_DEVIATION))
 
     def codes(self, tokens: Float[Tensor, "*n D"]) -> Int[Tensor, "*n"]:
         """The nearest code of each token."""
-        nearest = torch.cdist(tokens.flatten(0, -2).float(), self.centres.float()).argmin(dim=1)
-        return nearest.view(tokens.shape[:-1])
+        return nearest(tokens.flatten(0, -2).float(), self.centres.float()).view(tokens.shape[:-1])
 
     def loss(
         self,

@@ -17,7 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from orderer.flow import MIN_SNR, draw_timesteps, min_snr, shifted, uniform_times
+from orderer.flow import (
+    MIN_SNR,
+    draw_timesteps,
+    logit_normal_density,
+    min_snr,
+    shifted,
+    uniform_times,
+)
 
 from ..config import ARConfig
 
@@ -87,9 +94,12 @@ class FlowPath:
 
     def weight(self, t: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Of the squared error of what the net predicts."""
-        if self.config.weighting == "none":
+        config = self.config
+        if config.weighting == "none":
             return torch.ones_like(t)
-        match self.config.prediction:
+        if config.weighting == "density":
+            return logit_normal_density(t, config.timestep_location, config.timestep_scale)
+        match config.prediction:
             case "data":
                 return min_snr(t)
             case "velocity":  # whose error is that of the data / (1 - t)

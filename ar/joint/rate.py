@@ -59,7 +59,8 @@ def rate(
         raise ValueError(
             f"the noise of a rate must be above 0 and below {LEAST_SNR**-0.5:g}, got {noise}"
         )
-    standard, device = model.standardise(tokens), tokens.device
+    device = tokens.device
+    condition, (standard,) = model.ordered(condition, generator, model.standardise(tokens))
     context = standard + noise * torch.randn(standard.shape, device=device, generator=generator)
     low, high = math.log(LEAST_SNR), -2 * math.log(noise)
     first = torch.rand(1, len(tokens), 1, device=device, generator=generator)

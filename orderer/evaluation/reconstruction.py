@@ -32,6 +32,12 @@ def squared_errors(
     images: Shaped[Tensor, "N 3 H W"], rebuilt: Shaped[Tensor, "..."]
 ) -> Float[Tensor, "N 3 H W"]:
     """Squared differences of the values, as shares of the range: 1 is black against white."""
+    check_comparable(images, rebuilt)
+    return ((images.float() - rebuilt.float()) / 255).square()
+
+
+def check_comparable(images: Shaped[Tensor, "N 3 H W"], rebuilt: Shaped[Tensor, "..."]) -> None:
+    """Refuse values of another range than 0..255, other sizes, and nothing to compare."""
     if images.dtype != torch.uint8 or rebuilt.dtype != torch.uint8:
         raise ValueError(f"images must be uint8, got {images.dtype} and {rebuilt.dtype}")
     if images.shape != rebuilt.shape:
@@ -41,4 +47,3 @@ def squared_errors(
         )
     if len(images) == 0:
         raise ValueError("there are no images to compare")
-    return ((images.float() - rebuilt.float()) / 255).square()

@@ -28,8 +28,8 @@ class Execution:
     compile: bool = False
     """True compiles the blocks, each kind of them once."""
     stall_seconds: float = 60
-    """How long a process waits for another before it ends with an error. In all of that time the
-    first must be able to write a checkpoint, unless that is done in the background."""
+    """How long a process waits for another before it ends with an error; a checkpoint that the
+    first one writes may take longer."""
 
     def __post_init__(self) -> None:
         at_least(1, stall_seconds=self.stall_seconds)

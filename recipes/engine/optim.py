@@ -12,6 +12,12 @@ from torch.optim import AdamW, Muon, Optimizer
 from .files import JSON
 from .sharding import make_whole_for_steps, placed_like
 
+STATE: Mapping[type[Optimizer], Sequence[str]] = {
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    Muon: ("momentum_buffer",),
+}
+"""What each keeps of a parameter that has learned."""
+
 
 def make_optimizers(
     model: nn.Module,
@@ -153,11 +159,9 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], group
     """Undo `optimizer_tensors` exactly, on an optimizer made in the same way.
 
     Raises:
-        ValueError: the groups are not those of this optimizer.
+        ValueError: it is the state of another optimizer.
     """
-    now = optimizer.state_dict()["param_groups"]
-    if [group["params"] for group in groups] != [group["params"] for group in now]:
-        raise ValueError(f"the saved {type(optimizer).__name__} has other parameters than this one")
+    check_state(optimizer, tensors, groups)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -166,6 +170,41 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], group
         state.setdefault(int(index), {})[key] = placed_like(own, parameters[int(index)])
     typed = [_with_tuples(group) for group in groups]
     optimizer.load_state_dict({"state": state, "param_groups": typed})
+
+
+def check_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], groups: JSON) -> None:
+    """Refuse a saved state that is not one of this optimizer.
+
+    Raises:
+        ValueError: names the first tensor that does not fit.
+    """
+    kind, now = type(optimizer).__name__, optimizer.state_dict()["param_groups"]
+    if _outline(groups) != _outline(now):
+        raise ValueError(f"the saved {kind} has other parameters than this one")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    of_each = {name.split(".")[0] for name in tensors}
+    expected = {f"{index}.{key}" for index in of_each for key in STATE[type(optimizer)]}
+    if odd := sorted(expected ^ tensors.keys()):
+        raise ValueError(f"the saved {kind} {'lacks' if odd[0] in expected else 'has'} {odd[0]}")
+    for name, tensor in tensors.items():
+        index = name.split(".")[0]
+        if not (index.isdecimal() and int(index) < len(parameters)):
+            raise ValueError(f"the saved {kind} has {name} of {len(parameters)} parameters")
+        shape = [] if name.endswith(".step") else list(parameters[int(index)].shape)
+        if list(tensor.shape) != shape or not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} of the saved {kind} is {list(tensor.shape)} of {tensor.dtype} and must be "
+                f"{shape} of floats"
+            )
+
+
+def _outline(groups: JSON) -> list[JSON]:
+    """Which parameters are in which group, and of what kind each setting of a group is."""
+    if not (isinstance(groups, list) and all(isinstance(group, dict) for group in groups)):
+        return []
+    typed = [_with_tuples(group) for group in groups]
+    kinds = [{key: type(value) for key, value in group.items()} for group in typed]
+    return [(group.get("params"), each) for group, each in zip(typed, kinds, strict=True)]
 
 
 def _with_tuples(group: Mapping[str, JSON]) -> dict[str, JSON]:

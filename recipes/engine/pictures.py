@@ -86,10 +86,18 @@ def prefix_strips(originals: Array | None, rebuilt: Mapping[int, Array], path: P
     columns |= {str(length): _checked_images(rebuilt[length]) for length in others}
     if originals is not None:
         columns["original"] = _checked_images(originals)
-    shapes = {images.shape for images in columns.values()}
-    if len(shapes) > 1:
-        raise ValueError(f"the columns of a strip must have one shape, got {sorted(shapes)}")
     _draw_strips(columns, path)
+
+
+def strips(columns: Mapping[str, Array], path: Path) -> None:
+    """Draw images [N, 3, S, S] column by column under their titles, one image a row.
+
+    Raises:
+        ValueError: if there is no column, or images are not uint8, square and of one shape.
+    """
+    if not columns:
+        raise ValueError("strips must have at least 1 column, got 0")
+    _draw_strips({title: _checked_images(each) for title, each in columns.items()}, path)
 
 
 def captioned_grid(images: Array, captions: Sequence[str], path: Path, columns: int = 4) -> None:
@@ -243,6 +251,9 @@ def heat_map(values: Array, path: Path, *, x_label: str, y_label: str, legend: s
 
 
 def _draw_strips(columns: Mapping[str, UInt8[np.ndarray, "N 3 S S"]], path: Path) -> None:
+    shapes = {images.shape for images in columns.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"the columns of a strip must have one shape, got {sorted(shapes)}")
     pictures = {
         title: [_enlarged(image, STRIP_SIDE) for image in images]
         for title, images in columns.items()

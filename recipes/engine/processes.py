@@ -6,7 +6,8 @@ does not see, and the mean of the processes' gradients is exact.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch.distributed.tensor import DTensor
 
 JOINED_BELOW = 50_000
 """Gradients of fewer values are sent as one: each alone would wait as long as all together."""
+BEAT_SECONDS = 0.5
+"""Between two signs of life; whoever waits for another lets it have at least a second."""
 
 
 def seed_everything(seed: int, rank: int, step: int = 0) -> None:
@@ -55,6 +58,35 @@ def texts_of_all(text: str) -> list[str]:
         bytes(each[:length].tolist()).decode()
         for each, length in zip(found, lengths.tolist(), strict=True)
     ]
+
+
+def others_wait_for(work: Callable[[], object]) -> None:
+    """Do what only the first process does, however long it takes; call it on all of them.
+
+    The others hear of it again and again: it is no process that stalls.
+
+    Args:
+        work: must not talk with other processes; it is done in a thread.
+    """
+    if world_size() == 1:
+        work()
+        return
+    with ThreadPoolExecutor(1, "work") as pool:
+        working = pool.submit(work) if dist.get_rank() == 0 else None
+        while _is_busy(working):
+            pass
+    if working:
+        working.result()
+
+
+def _is_busy(working: "Future[object] | None") -> bool:
+    """Whether the first process is still at it, said by it every `BEAT_SECONDS`."""
+    if working:
+        wait([working], BEAT_SECONDS)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    busy = torch.tensor(int(working is not None and not working.done()), device=device)
+    dist.broadcast(busy, src=0)
+    return bool(busy)
 
 
 def is_of_another_process(error: BaseException) -> bool:

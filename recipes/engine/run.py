@@ -27,7 +27,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .files import JSON, replace_file
+from .lock import Lock
 from .memory import bytes_in_words, peak_memory
+from .processes import texts_of_all
 from .status import State, Status, lines_of, write_status
 
 Handler = Callable[[int, FrameType | None], object] | int | None
@@ -40,7 +42,7 @@ class Run(AbstractContextManager["Run"]):
 
     It writes out/logs/NAME.jsonl (one object a logged step), out/logs/NAME/ (tensorboard),
     out/logs/NAME.status.json (see `Status`) and out/logs/NAME.config.json, and says in one line
-    where it stands when it ends.
+    where it stands when it ends. Of one name only one at a time may be under way in a folder.
 
     Args:
         out: the folder of the run.
@@ -57,7 +59,8 @@ class Run(AbstractContextManager["Run"]):
             program to end by itself.
 
     Raises:
-        ValueError: for steps that cannot be, or a tracker that is not installed.
+        ValueError: for steps that cannot be, a tracker that is not installed, or, when it is
+            entered, another run of this name that is under way in `out`.
     """
 
     def __init__(
@@ -94,6 +97,8 @@ class Run(AbstractContextManager["Run"]):
         self._done = self._logged = first_step
         self._logged_at = time.perf_counter()
         self._signalled = self._stopping = False
+        self._asked_at = -1
+        self._lock = Lock(self.logs / f".{name}.lock")
         self._handlers: dict[signal.Signals, Handler] = {}
         self._file: TextIO | None = None
 
@@ -125,15 +130,18 @@ class Run(AbstractContextManager["Run"]):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether one of `STOPS` came, to any process: ask once a step on every process."""
-        signalled = self._signalled  # which a signal may set while the processes talk
-        if self.world > 1:
-            here = torch.tensor(float(signalled), device=self.device)
-            signalled = bool(self.accelerator.reduce(here, "sum") > 0)
-        self._stopping = self._stopping or signalled
+        """Whether one of `STOPS` came, to any process: one answer a step, so ask on all of them."""
+        if self._asked_at != self._done:
+            self._asked_at = self._done
+            signalled = self._signalled  # which a signal may set while the processes talk
+            if self.world > 1:
+                here = torch.tensor(float(signalled), device=self.device)
+                signalled = bool(self.accelerator.reduce(here, "sum") > 0)
+            self._stopping = self._stopping or signalled
         return self._stopping
 
     def __enter__(self) -> "Run":
+        self._be_the_only_one()
         if self.is_main:
             self._open_log()
             self._write_status("running")
@@ -166,6 +174,7 @@ class Run(AbstractContextManager["Run"]):
         finally:  # at last: a second signal must not end what the first has begun
             for number, handler in self._handlers.items():
                 signal.signal(number, handler or signal.SIG_DFL)
+            self._lock.release()
 
     def _end(self, error: BaseException | None) -> None:
         """Say how it ended, and end the process where another exit code is wanted."""
@@ -203,10 +212,18 @@ class Run(AbstractContextManager["Run"]):
             self.accelerator.log(dict(values), step=step)
             self._append(step, values)
 
+    def has_recorded(self, step: int, name: str) -> bool:
+        """Whether the log has a value of this name of a step (from 0); ask on every process."""
+        lines = lines_of(self.log_path) if self.is_main else ()
+        found = any(line["step"] == step and name in line for line in lines)
+        return str(True) in texts_of_all(str(found))
+
     def sync(self) -> None:
-        """Return only when the lines of the log are on the disk."""
+        """Return only when the lines of the log are on the disk, and the tracker has its own."""
         if self._file:
             os.fsync(self._file.fileno())
+        if self.tracker == "tensorboard":
+            self.accelerator.get_tracker("tensorboard", unwrap=True).flush()
 
     def logs_at(self, step: int) -> bool:
         """Whether the values of a step (from 0) are written."""
@@ -248,6 +265,15 @@ class Run(AbstractContextManager["Run"]):
         """Have the progress line show some values until others of their name come."""
         self._line |= {name: f"{values[name]:.4g}" for name in self.shown if name in values}
         self.bar.set_postfix(self._line, refresh=False)
+
+    def _be_the_only_one(self) -> None:
+        """Refuse, on all processes, where another run of this name is under way."""
+        taken = self.is_main and not self._lock.acquire()
+        if str(True) in texts_of_all(str(taken)):
+            raise ValueError(
+                f"a training {self.name} is under way in {self.logs.parent}: wait for its end, or "
+                "give another out"
+            )
 
     def _open_log(self) -> None:
         """Open the log for appending, without the lines of steps that will be done again."""

@@ -26,6 +26,8 @@ class Status:
     """The parts before a resume included."""
     error: str | None = None
     process: int = 0
+    started: int | None = None
+    """When the system started this process, in its ticks; None is unknown."""
     host: str = ""
 
     @property
@@ -38,8 +40,9 @@ class Status:
         except ProcessLookupError:
             return True
         except PermissionError:  # somebody else's, but there
-            return False
-        return False
+            pass
+        now = start_of(self.process)
+        return None not in (now, self.started) and now != self.started  # its number, given anew
 
     def sentence(self) -> str:
         """Where it stands, in one line."""
@@ -56,9 +59,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def start_of(process: int) -> int | None:
+    """When the system started a process, in its ticks; None where it does not say."""
+    try:
+        said = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    return int(said.rpartition(")")[2].split()[19])  # its name, in brackets, may hold anything
+
+
 def write_status(logs: Path, name: str, status: Status) -> None:
     """Write the status of a training, of this very process."""
-    about = {**asdict(status), "process": os.getpid(), "host": socket.gethostname()}
+    process = os.getpid()
+    own = {"process": process, "started": start_of(process), "host": socket.gethostname()}
+    about = {**asdict(status), **own}
     replace_file(logs / f"{name}{SUFFIX}", (json.dumps(about, indent=1) + "\n").encode())
 
 

@@ -22,8 +22,9 @@ from .checkpoint import Checkpoint, find_start, load_latest
 from .fast_matmul import use_fast_matmul
 from .files import JSON
 from .finite import check_gradient, check_losses
+from .fitting import check_optimizer, check_parts, check_tensors
 from .optim import Schedule, clip_gradients, optimizer_tensors, restore_optimizer
-from .processes import average_gradients, check_launch, texts_of_all
+from .processes import average_gradients, check_launch, others_wait_for, texts_of_all
 from .run import Run
 from .saving import Saver
 from .settings import check_same_settings
@@ -152,8 +153,8 @@ class Progress:
             The updates done before, and the seconds they took.
 
         Raises:
-            ValueError: if its settings differ, a part is missing, or there is one and `resume` is
-                False.
+            ValueError: if its settings differ, a part is missing or does not fit, or there is one
+                and `resume` is False.
         """
         found = find_start(self.saver.folder, resume)
         steps = texts_of_all(str(found.step if found else 0))  # none writes before all have looked
@@ -170,8 +171,7 @@ class Progress:
 
     def return_to_newest(self, run: Run) -> int:
         """Give up what was learned since the newest checkpoint; its step is returned."""
-        self.saver.finish()
-        run.accelerator.wait_for_everyone()
+        others_wait_for(self.saver.finish)
         found = load_latest(self.saver.folder)
         assert found is not None
         self._take(found)
@@ -181,9 +181,7 @@ class Progress:
         for name, learner in self.learners.items():
             now = learner.model.state_dict()
             saved = found.tensors[name].items()
-            learner.model.load_state_dict(
-                {key: placed_like(x, now[key]) if key in now else x for key, x in saved}
-            )
+            learner.model.load_state_dict({key: placed_like(x, now[key]) for key, x in saved})
             for index, optimizer in enumerate(learner.optimizers):
                 part = f"{name}-optimizer-{index}"
                 restore_optimizer(optimizer, found.tensors[part], found.state["groups"][part])
@@ -194,17 +192,22 @@ class Progress:
         """Whether it is time for a checkpoint after `step` updates."""
         return step == run.steps or self.saver.is_due(step)
 
-    def stops_after(self, step: int, run: Run) -> bool:
+    def stops_after(self, step: int, run: Run, saves: bool = False) -> bool:
         """Save after `step` updates if it is time, or the last, or a stop was asked for.
+
+        Args:
+            step: updates done so far.
+            run: of this training.
+            saves: True saves in any case: what follows takes long.
 
         Returns:
             Whether the training must stop here, saved; call it after every step on every process.
         """
         stops = step < run.steps and run.stop_requested
-        if stops or self.is_due(step, run):
+        if saves or stops or self.is_due(step, run):
             self.save(step, run)
-        if run.is_main and (stops or step == run.steps):
-            self.saver.finish()
+        if stops or step == run.steps:
+            others_wait_for(self.saver.finish)
         return stops
 
     def save(self, step: int, run: Run) -> None:
@@ -218,19 +221,26 @@ class Progress:
                 kept, groups[part] = optimizer_tensors(optimizer)
                 tensors[part] = whole(kept)
         tensors |= {name: average.state_dict() for name, average in self.averages.items()}
-        if run.is_main:
+        state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
+
+        def write() -> None:
             run.sync()  # what the log says of the steps before is on the disk before they are
-            state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
             self.saver.save(step, tensors, state)
-        run.accelerator.wait_for_everyone()
+
+        others_wait_for(write)
 
     def _check(self, found: Checkpoint) -> None:
-        """Refuse a checkpoint that lacks a part, though its hashes are right."""
-        parts = [*self.learners, *self.averages]
-        for name, learner in self.learners.items():
-            parts += [f"{name}-optimizer-{index}" for index in range(len(learner.optimizers))]
-        missing = [name for name in parts if name not in found.tensors]
-        missing += [name for name in ("settings", "groups", "seconds") if name not in found.state]
-        if missing:
-            raise ValueError(f"checkpoint {found.path} lacks {', '.join(missing)}")
+        """Refuse a checkpoint that this training cannot go on from, though its hashes are right."""
+        optimizers = {
+            f"{name}-optimizer-{index}": optimizer
+            for name, learner in self.learners.items()
+            for index, optimizer in enumerate(learner.optimizers)
+        }
+        check_parts(found, [*self.learners, *optimizers, *self.averages])
         check_same_settings(found.state["settings"], self.settings)
+        for name, learner in self.learners.items():
+            check_tensors(found, name, learner.model.state_dict())
+        for name, average in self.averages.items():
+            check_tensors(found, name, average.state_dict())
+        for name, optimizer in optimizers.items():
+            check_optimizer(found, name, optimizer)

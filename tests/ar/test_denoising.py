@@ -212,3 +212,20 @@ def test_the_diffusion_of_unit_data_keeps_unit_variance_and_knows_its_step() -> 
         atol=1e-3,
         rtol=0,
     )
+
+
+@torch.no_grad()
+def test_weighing_timesteps_and_drawing_them_more_often_have_one_expectation() -> None:
+    drawn, weighed = make(), make(timesteps="uniform", weighting="density")
+    weighed.load_state_dict(drawn.state_dict())
+    tokens, states = torch.randn(20_000, 6), torch.randn(20_000, 16)
+    losses = [head.loss(tokens, states) for head in (drawn, weighed)]
+    error = sum(loss.var() / len(loss) for loss in losses) ** 0.5
+    assert abs(losses[0].mean() - losses[1].mean()) < 4 * error < 0.1 * losses[0].mean()
+
+
+def test_a_density_weighs_nothing_but_uniform_timesteps_of_a_flow() -> None:
+    with pytest.raises(ValueError, match="got the head 'flow' and logit_normal timesteps"):
+        make(weighting="density")
+    with pytest.raises(ValueError, match="got the head 'diffusion' and uniform timesteps"):
+        make(head="diffusion", timesteps="uniform", weighting="density")

@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.linalg import sqrtm
 from torch import Tensor
 
@@ -24,6 +25,23 @@ def test_the_frechet_distance_of_gaussians_along_the_axes_is_that_of_their_devia
     found = frechet_distance(white(40, 4), mean + deviations * white(30, 4))
     expected = mean.square().sum() + (deviations - 1).square().sum()
     assert found == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_turned_gaussians_are_as_far_apart_as_unturned_ones() -> None:
+    turn = torch.linalg.qr(torch.randn(4, 4).double()).Q
+    mean = torch.tensor([3.0, 0.0, -1.0, 0.5]).double()
+    a = torch.tensor([0.1, 1.0, 2.0, 5.0]).double()
+    b = torch.tensor([2.0, 0.3, 2.0, 0.7]).double()
+    found = frechet_distance(white(40, 4) * a @ turn, (white(30, 4) * b + mean) @ turn)
+    expected = mean.square().sum() + (a - b).square().sum()
+    assert abs(found - expected.item()) <= 1e-8
+
+
+def test_the_frechet_distance_is_that_of_another_library() -> None:
+    a, b = torch.randn(90, 8) @ torch.randn(8, 8), torch.randn(70, 8) @ torch.randn(8, 8) + 1
+    moments = [(x.double().mean(dim=0).numpy(), torch.cov(x.double().T).numpy()) for x in (a, b)]
+    expected = calculate_frechet_distance(*moments[0], *moments[1])
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_frechet_distance_is_that_of_scipys_root() -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from orderer.flow import euler, guide, heun, logit_normal_timesteps, on_path, shifted, uniform_times
+from orderer.flow import (
+    euler,
+    guide,
+    heun,
+    logit_normal_density,
+    logit_normal_timesteps,
+    on_path,
+    shifted,
+    uniform_times,
+)
 
 
 def test_a_path_starts_at_noise_and_ends_at_data() -> None:
@@ -94,6 +103,17 @@ def test_timesteps_lie_in_the_open_interval_and_favour_the_middle() -> None:
 def test_a_location_below_zero_favours_noise() -> None:
     t = logit_normal_timesteps(10_000, -2.0, torch.device("cpu"))
     assert abs((t < 0.5).float().mean().item() - 0.977) < 0.01  # P(N(0, 1) < 2)
+
+
+def test_a_density_is_that_of_the_drawn_timesteps() -> None:
+    t = (torch.arange(100_000).double() + 0.5) / 100_000
+    density = logit_normal_density(t, -2.0, scale=0.8)
+    assert density.mean().item() == pytest.approx(1, abs=1e-4)
+    drawn = logit_normal_timesteps(200_000, -2.0, torch.device("cpu"), scale=0.8)
+    for power in (1, 2, 3):
+        expected = (density * t**power).mean().item()
+        assert drawn.pow(power).mean().item() == pytest.approx(expected, rel=0.05)
+    assert logit_normal_density(torch.tensor([0.0, 1.0]), -2.0).tolist() == pytest.approx([0, 0])
 
 
 def test_a_shift_divides_the_noise_ratio_and_keeps_both_ends() -> None:

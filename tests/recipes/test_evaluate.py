@@ -200,9 +200,9 @@ def test_fidelity_needs_images_a_network_and_enough(
     copied: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(copied, capsys, "fidelity", "likelihood")
-    assert "measures the images of generation, evaluation.tasks has fidelity, likelihood" in said
+    assert "of generation or reconstruction, evaluation.tasks has fidelity, likelihood" in said
     said = refusal(copied, capsys, "generation", "fidelity")
-    assert "evaluation.judge, which must be classes or words, got scenes" in said
+    assert "must be classes or words, got scenes, or with that of evaluation.features" in said
     words = replace(copied, evaluation=replace(copied.evaluation, judge="words"))
     said = refusal(words, capsys, "generation", "fidelity")
     assert "needs at least 129 generated images, one more than features, got 8" in said

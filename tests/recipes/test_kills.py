@@ -76,7 +76,8 @@ def lines_in(stage: ModuleType, out: Path) -> int:
 
 def wait_for_lines(stage: ModuleType, out: Path, lines: int) -> None:
     patience = time.monotonic() + SECONDS
-    while lines_in(stage, out) < lines and time.monotonic() < patience:
+    while lines_in(stage, out) < lines:
+        assert time.monotonic() < patience
         time.sleep(0.005)
 
 
@@ -106,6 +107,23 @@ def die_in_a_save(saves: int, operation: int) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
+def die_in_a_step(moment: float) -> None:
+    """Have this process killed in its third step or the save after it, which take as long as those
+    of the second: `moment` is the share of that time. It goes no further."""
+    log, times = Run.log, list[float]()
+
+    def counted(self: Run, step: int, values: Any) -> None:
+        log(self, step, values)
+        times.append(time.monotonic())
+        if len(times) == 2:
+            delay = moment * (times[1] - times[0])
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        elif len(times) == 4:
+            time.sleep(SECONDS)
+
+    Run.log = counted  # type: ignore[method-assign]
+
+
 @stages
 @pytest.mark.parametrize(
     ("inside", "anywhere"),
@@ -114,48 +132,45 @@ def die_in_a_save(saves: int, operation: int) -> None:
 def test_a_training_that_is_killed_restarts_by_itself_and_ends_in_the_same_bits(
     stage: ModuleType, inside: int, anywhere: int, start: Start, forked: Any, caplog: Any
 ) -> None:
-    steps = 2 * (inside + anywhere) + 4
+    steps = 3 * (inside + anywhere) + 4
     whole = start("whole", stage, steps)
     assert forked.run(lambda: stage.main(whole)) == [0]
     cut = replace(start("cut", stage, steps), checkpoint_every=1, resume=True)
-    draw, kills, reached = random.Random(0), 0, 0
+    draw, reached = random.Random(0), 0
 
-    for kill in draw.sample([True] * inside + [False] * anywhere, inside + anywhere):
+    def work(die: Callable[[], None]) -> None:
+        die()
+        stage.main(cut)
 
-        def work(operation: int = draw.randrange(OPERATIONS) if kill else 10**6) -> None:
-            die_in_a_save(1, operation)
-            stage.main(cut)
-
-        processes = forked.start(work)
-        if not kill:
-            wait_for_lines(stage, cut.out, lines_in(stage, cut.out) + 1)
-            time.sleep(draw.uniform(0, 0.2))
-            processes[0].kill()
-        (code,) = forked.finish(processes)
-        assert code in ((-signal.SIGKILL,) if kill else (-signal.SIGKILL, 0))
-        kills += code == -signal.SIGKILL
+    for is_inside in draw.sample([True] * inside + [False] * anywhere, inside + anywhere):
+        save = partial(die_in_a_save, 1, draw.randrange(OPERATIONS))
+        die = save if is_inside else partial(die_in_a_step, draw.random())
+        assert forked.run(partial(work, die)) == [-signal.SIGKILL]
         found = load_latest(cut.out / "checkpoints" / NAMES[stage])
         before, reached = reached, found.step if found else 0
-        assert reached >= before and "refused" not in caplog.text
-        if code == 0:
-            break
-    assert kills >= inside
+        assert before <= reached < steps and "refused" not in caplog.text
+    print(f"{inside + anywhere} kills, {inside} of them inside a save, up to step {reached}")
     assert forked.run(lambda: stage.main(cut)) == [0]
     assert saved_in(stage, cut.out) == saved_in(stage, whole.out)
 
 
 def expect_signal(out: Path, number: signal.Signals, steps: int, delay: float) -> None:
-    """Have a signal come to this process some seconds after some steps, and note when it came."""
-    log, heard, left = Run.log, Run._on_signal, iter(range(steps))
+    """Have a signal come to this process some seconds after some steps, or else after the next one,
+    and note when it came."""
+    log, hear, left, heard = Run.log, Run._on_signal, iter(range(steps)), threading.Event()
 
     def counted(self: Run, step: int, values: Any) -> None:
         log(self, step, values)
-        if next(left, None) == steps - 1:
-            threading.Timer(delay, os.kill, (os.getpid(), number)).start()
+        match next(left, None):
+            case None:
+                assert heard.wait(SECONDS)
+            case last if last == steps - 1:
+                threading.Timer(delay, os.kill, (os.getpid(), number)).start()
 
     def noted(self: Run, number: int, frame: Any) -> None:
         (out / "heard").write_text(str(self._done))
-        heard(self, number, frame)
+        hear(self, number, frame)
+        heard.set()
 
     Run.log, Run._on_signal = counted, noted  # type: ignore[method-assign]
 
@@ -203,7 +218,7 @@ def test_a_signal_to_one_process_saves_on_all_within_a_step(
 def test_the_exit_code_of_a_training_that_was_stopped_is_a_setting(
     start: Start, forked: Any
 ) -> None:
-    cut = replace(start("cut", train_ar, 50), preempted_code=75)
+    cut = replace(start("cut", train_ar, 10_000), preempted_code=75)
     processes = forked.start(lambda: train_ar.main(cut))
     wait_for_lines(train_ar, cut.out, 2)
     os.kill(processes[0].pid, signal.SIGUSR1)
@@ -221,16 +236,36 @@ def test_a_process_does_not_wait_for_one_that_is(
         sys.stderr = (tmp_path / os.environ["RANK"]).open("w", buffering=1)
         run(lambda _: train_ar.main(cut), Experiment, [])
 
-    first, second = forked.start(work, world=2, stall_seconds=3)
+    first, second = forked.start(work, world=2, stall_seconds=5)
     wait_for_lines(train_ar, cut.out, 2)
+    assert first.is_alive() and second.is_alive()
     os.kill(second.pid, number)
     began = time.monotonic()
     assert forked.finish([first]) == [1]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < SECONDS
+    assert second.is_alive() == (number == signal.SIGSTOP)
     assert (
         "error: a process that trains with this one is gone or st" in (tmp_path / "0").read_text()
     )
     assert status_of(train_ar, cut.out)["status"] == "failed"
+
+
+def test_a_save_that_takes_longer_than_processes_wait_ends_none(start: Start, forked: Any) -> None:
+    slow = start("slow", train_ar, 2)
+
+    def work() -> None:
+        save = saving.save_checkpoint
+
+        def slowly(*arguments: Any, **named: Any) -> Path:
+            time.sleep(5)
+            return save(*arguments, **named)
+
+        saving.save_checkpoint = slowly
+        train_ar.main(slow)
+
+    processes = forked.start(work, world=2, stall_seconds=3)
+    assert forked.finish(processes) == [0, 0]
+    assert status_of(train_ar, slow.out)["status"] == "finished"
 
 
 def test_how_long_processes_wait_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

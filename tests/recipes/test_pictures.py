@@ -6,7 +6,14 @@ import torch
 from PIL import Image
 
 from recipes.engine import pictures
-from recipes.engine.pictures import captioned_grid, curves, gain_maps, loss_curves, prefix_strips
+from recipes.engine.pictures import (
+    captioned_grid,
+    curves,
+    gain_maps,
+    loss_curves,
+    prefix_strips,
+    strips,
+)
 
 LOSSES = [{"step": step, "loss": 2.0 / (step + 1), "seconds": 1.0} for step in range(30)]
 
@@ -58,6 +65,15 @@ def test_an_enlarged_image_has_the_pixels_of_the_small_one():
     assert enlarged.shape == (128, 128, 3)
     blocks = enlarged.reshape(32, 4, 32, 4, 3)
     assert (blocks == image.numpy().transpose(1, 2, 0)[:, None, :, None]).all()
+
+
+def test_strips_of_prefixes_are_strips(tmp_path):
+    images = flat_images(10, 200)
+    prefix_strips(images, {1: images}, tmp_path / "prefixes.png")
+    strips({"1 token": images, "original": images}, tmp_path / "strips.png")
+    assert (tmp_path / "prefixes.png").read_bytes() == (tmp_path / "strips.png").read_bytes()
+    with pytest.raises(ValueError, match="strips must have at least 1 column, got 0"):
+        strips({}, tmp_path / "none.png")
 
 
 def test_an_image_larger_than_its_cell_keeps_every_pixel():

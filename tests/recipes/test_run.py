@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,48 @@ def test_tensorboard_has_the_same_values(tmp_path):
     assert [(event.step, event.value) for event in events] == [(s, s) for s in (0, 2, 4, 6, 8, 9)]
 
 
+def test_tensorboard_has_what_was_logged_before_a_checkpoint(tmp_path):
+    with Run(tmp_path, "toy", 10, 1) as run:
+        run.log(0, {"loss": 0.5})
+        run.sync()
+        events = EventAccumulator(str(tmp_path / "logs/toy")).Reload().Scalars("loss")
+    assert [event.value for event in events] == [0.5]
+
+
+def test_a_run_knows_what_it_has_recorded(tmp_path):
+    with Run(tmp_path, "toy", 10, 1) as run:
+        run.log(0, {"loss": 0.5})
+        run.record(1, {"validation": 0.5})
+        places = [(0, "loss"), (1, "validation"), (0, "validation"), (2, "validation")]
+        assert [run.has_recorded(*place) for place in places] == [True, True, False, False]
+
+
+def test_two_runs_of_one_name_in_one_folder_are_refused_until_the_first_ends(tmp_path, forked):
+    def waits() -> None:
+        with Run(tmp_path, "toy", 10, 1) as run:
+            run.log(0, {})
+            (tmp_path / "begun").touch()
+            time.sleep(600)
+
+    (first,) = forked.start(waits)
+    while not (tmp_path / "begun").exists():
+        assert first.is_alive()
+        time.sleep(0.01)
+    go(tmp_path / "other", range(10))
+    with Run(tmp_path, "another", 10, 1):
+        pass
+    before = (tmp_path / "logs/toy.jsonl").read_bytes()
+    sentence = f"a training toy is under way in {tmp_path}: wait for its end, or give another out"
+    with pytest.raises(ValueError, match=sentence), Run(tmp_path, "toy", 10, 1):
+        pass
+    assert (tmp_path / "logs/toy.jsonl").read_bytes() == before
+    assert status(tmp_path)["status"] == "running"
+    first.kill()
+    assert forked.finish([first]) == [-signal.SIGKILL]
+    go(tmp_path, range(10))
+    go(tmp_path, range(10))
+
+
 def test_a_resumed_run_drops_the_lines_that_it_will_write_again(tmp_path):
     go(tmp_path, range(7))
     with (tmp_path / "logs/toy.jsonl").open("a") as file:
@@ -94,9 +137,11 @@ def test_a_signal_asks_for_a_stop_and_the_run_is_preempted(number, tmp_path):
         run.log(0, {})
         assert not run.stop_requested
         os.kill(os.getpid(), number)
+        assert not run.stop_requested  # the same answer until the step's end
+        run.log(1, {})
         assert run.stop_requested
     assert signal.getsignal(number) is before
-    assert (status(tmp_path)["status"], status(tmp_path)["steps_done"]) == ("preempted", 1)
+    assert (status(tmp_path)["status"], status(tmp_path)["steps_done"]) == ("preempted", 2)
 
 
 def test_a_signal_that_comes_while_the_processes_talk_is_heard_a_step_later(tmp_path, monkeypatch):
@@ -110,6 +155,7 @@ def test_a_signal_that_comes_while_the_processes_talk_is_heard_a_step_later(tmp_
             patched.setattr(Run, "world", 2)
             patched.setattr(run.accelerator, "reduce", talk)
             assert not run.stop_requested
+            run.log(0, {})
             assert run.stop_requested
 
 

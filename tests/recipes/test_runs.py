@@ -59,6 +59,18 @@ def test_every_training_is_listed_with_its_state_and_its_best(
     assert table(capsys, tmp_path / "a", tmp_path / "b") == expected
 
 
+def test_a_process_that_only_has_the_number_of_one_that_is_gone_does_not_run_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(tmp_path / "a", "ar", "running", os.getpid())
+    path = tmp_path / "a/logs/ar.status.json"
+    found = json.loads(path.read_text())
+    for started, state in ((found["started"], "running"), (found["started"] - 1, "killed"),
+                           (None, "running")):  # fmt: skip
+        path.write_text(json.dumps({**found, "started": started}))
+        assert table(capsys, tmp_path)[0][2] == state
+
+
 @pytest.mark.parametrize(
     ("folder", "sentence"),
     [("nowhere", "there is no folder"), (".", "no training has left a status in")],

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from data import TokenStore, write_tokens
 from orderer import Orderer, OrdererProcessor
 from recipes import train_ar, validating
 from recipes.conditions import condition_on
+from recipes.engine.run import Run
 from recipes.experiment import Experiment
 from recipes.validating import TIMESTEPS, Validation
 
@@ -26,6 +28,7 @@ def validation(trained: Experiment) -> Validation:
         caption=-1,
         orderer=Orderer.from_pretrained(trained.out / "orderer"),
         processor=OrdererProcessor.from_pretrained(trained.out / "orderer"),
+        every=2,
     )
 
 
@@ -35,6 +38,47 @@ def process(rank: int, world: int) -> Any:
     return SimpleNamespace(
         rank=rank, world=world, device=torch.device("cpu"), accelerator=accelerator
     )
+
+
+def test_a_stop_is_saved_without_a_validation_which_is_made_up_for_later(
+    trained: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained.out, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/ar")
+    experiment = replace(trained, out=tmp_path / "run")
+    log, measured = Run.log, list[int]()
+
+    def stopped(self: Run, step: int, values: Any) -> None:
+        log(self, step, values)
+        if step == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Validation, "measure", lambda *_: measured.append(0) or {"validation": 0.0})
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "log", stopped)
+        train_ar.main(experiment)
+    assert not measured
+    assert [path.name for path in (tmp_path / "run/checkpoints/ar").iterdir()] == ["step-00000002"]
+    train_ar.main(replace(experiment, resume=True))
+    lines = map(json.loads, (tmp_path / "run/logs/ar.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines if "validation" in line] == [1, 3]
+
+
+def test_a_validation_comes_after_a_checkpoint(
+    trained: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes long: a kill in its midst costs nothing."""
+    shutil.copytree(trained.out, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/ar")
+    saved = list[str]()
+
+    def measure(*_: Any) -> dict[str, float]:
+        saved.append(max(path.name for path in (tmp_path / "run/checkpoints/ar").iterdir()))
+        return {"validation": 0.0}
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    train_ar.main(replace(trained, out=tmp_path / "run"))
+    assert saved == ["step-00000002"] * 2 + ["step-00000004"] * 2
 
 
 def test_held_pairs_are_not_trained_on(trained: Experiment) -> None:

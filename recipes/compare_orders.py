@@ -1,0 +1,179 @@
+r"""Which order is best? AR models on the tokens of many orders, at equal total operations.
+
+    python -m recipes.compare_orders --config recipes/configs/orders/cifar10.yaml \
+        --data.source='[CIFAR10]'
+    python -m recipes.compare_orders --config recipes/configs/orders/flickr8k.yaml \
+        --data.source='[FLICKR8K]'
+
+    raster, spiral, z, hilbert, centre_out   patches along a path
+    shuffled      patches in one random order
+    random        patches in a new random order for each image
+    scales        averages of the whole, then of what they leave, at each finer scale
+    depth         the larger half of each patch, then what it leaves
+    noise         the whole image in falling noise
+    learned       our orderer: rebuilt and aligned with captions at every prefix
+    no_text       the same without captions (nested dropout)
+    unordered     the same with queries that all see each other, and no prefixes
+
+The fixed orders share the principal components of patches, as many channels as the learned tokens
+have. All arms have the same trunk, head, start, order of the data and total of operations: what the
+orderer's training and the encoding cost, an arm without one spends on more steps of its AR model.
+With each seed every arm is trained and measured: nats at the error that all reach, Frechet and
+kernel distances, whether captions are followed, without guidance and with, what the trunk
+understands, and what the order itself is like (`recipes.order_quality`).
+
+Writes OUT/orders.json, OUT/orders.html and OUT/ARM-SEED of each run; `--processes` runs go side by
+side; `--resume` keeps what is done. For four times the budget give four times the steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orderer.objectives import TEXT_TERMS
+from recipes.engine.cli import run as start
+from recipes.engine.page import markdown_table
+from recipes.engine.results import provenance, write_json
+from recipes.engine.settings import plain_settings
+from recipes.engine.side_by_side import Job
+from recipes.experiment import Experiment, Task
+from recipes.fidelity import check_enough, check_fidelity
+from recipes.judging import check_judge
+from recipes.order_costs import Costs, costs_of, steps_within
+from recipes.orders_report import gather, tables, write_orders_page
+from recipes.variants import job_of, run_all, variant
+
+LEARNED = "learned"
+PATHS = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled", "scales", "depth", "noise")
+ARMS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    **{name: {"order": {"order": name}} for name in PATHS},
+    "random": {"order": {"order": "raster"}, "ar": {"order": "random"}},
+    LEARNED: {},
+    "no_text": {"objectives": dict.fromkeys(TEXT_TERMS, 0.0)},
+    "unordered": {
+        "objectives": {"aligned": "full", "full_share": 1.0},
+        "orderer": {"causal": False, "readout": "pooled"},
+    },
+}
+"""What each arm changes of the experiment; those with an `order` have no stage 1."""
+TASKS: tuple[Task, ...] = (
+    "reconstruction",
+    "generation",
+    "fidelity",
+    "likelihood",
+    "rate",
+    "trunk",
+    "order",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laboratory(Experiment):
+    """An experiment whose images become sequences in several ways."""
+
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.5)
+    """With which every arm generates; 1.0, which is unguided, is always among them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
+        if not self.arms or not self.seeds:
+            raise ValueError("a comparison needs at least one arm and one seed, got none")
+        if 1.0 not in self.guidance_scales:
+            raise ValueError(
+                "guidance_scales must hold 1.0, which is unguided, got "
+                f"{', '.join(map(str, self.guidance_scales))}"
+            )
+        if self.order or "order" in self.ar:
+            raise ValueError("order and ar.order are what the arms differ in, and cannot be set")
+
+
+def main(laboratory: Laboratory) -> None:
+    """Share the operations out, run every arm with every seed, gather, write."""
+    check(laboratory)
+    costs = {
+        arm: costs_of(of_arm(laboratory, arm, 1, laboratory.seed, laboratory.out))
+        for arm in dict.fromkeys((LEARNED, *laboratory.arms))
+    }
+    total = costs[LEARNED].total(laboratory.train_ar.steps)
+    steps = {arm: steps_within(total, costs[arm], arm) for arm in laboratory.arms}
+    for arm, number in steps.items():
+        print(f"{arm}: {number:,} steps of {costs[arm].step / 1e9:.2f} GFLOP", flush=True)
+    runs = {
+        (arm, seed): laboratory.out / f"{arm}-{seed}"
+        for seed in laboratory.seeds
+        for arm in laboratory.arms
+    }
+    jobs = [
+        job_of_arm(of_arm(laboratory, arm, steps[arm], seed, out), laboratory.resume)
+        for (arm, seed), out in runs.items()
+    ]
+    run_all(jobs, laboratory.processes)
+    compute = {arm: described(costs[arm], steps[arm]) for arm in laboratory.arms}
+    results = gather(runs, compute)
+    about = {"config": plain_settings(laboratory), "seeds": list(laboratory.seeds), **provenance()}
+    write_json(laboratory.out / "orders.json", {"results": results, **about})
+    write_orders_page(laboratory.out, results, runs)
+    for table in tables(results):
+        print(f"\n{markdown_table(table)}")
+    print(f"\npage: {laboratory.out / 'orders.html'}")
+
+
+def check(laboratory: Laboratory) -> None:
+    """Refuse now what evaluation would refuse after the trainings."""
+    measured = replace(laboratory, evaluation=replace(laboratory.evaluation, tasks=TASKS))
+    check_judge(measured)
+    check_fidelity(measured)
+    size = laboratory.orderer_config().image_size
+    check_enough(measured, laboratory.data.open_unseen(size))
+
+
+def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -> Experiment:
+    """The experiment of one arm and seed."""
+    changes, training = ARMS[arm], laboratory.train_orderer
+    others = tuple(scale for scale in laboratory.guidance_scales if scale != 1.0)
+    objectives = replace(training.objectives, **changes.get("objectives", {}))
+    return variant(
+        laboratory,
+        out,
+        seed,
+        order=dict(changes.get("order", {})),
+        orderer={**laboratory.orderer, **changes.get("orderer", {})},
+        ar={**laboratory.ar, **changes.get("ar", {})},
+        train_orderer=replace(training, objectives=objectives),
+        train_ar=replace(laboratory.train_ar, steps=steps),
+        sampling=replace(laboratory.sampling, guidance_scale=1.0),
+        evaluation=replace(laboratory.evaluation, guidance_scales=others),
+    )
+
+
+def job_of_arm(experiment: Experiment, resume: bool) -> Job:
+    """Stage 1, or what stands for it, stage 2, and the measures."""
+    out = experiment.out
+    recipes: list[tuple[Sequence[str], Path]] = [
+        (("fit_order" if experiment.order else "train_orderer",), out / "orderer"),
+        (("write_tokens",), out / "held"),
+        (("train_ar",), out / "ar"),
+        (("evaluate", *TASKS), out / "evaluation.json"),
+    ]
+    return job_of(experiment, recipes, resume)
+
+
+def described(costs: Costs, steps: int) -> dict[str, int]:
+    """What an arm does, and what it costs."""
+    return {
+        "steps": steps,
+        "step": costs.step,
+        "stage_1": costs.stage_1,
+        "encoding": costs.encoding,
+        "total": costs.total(steps),
+    }
+
+
+if __name__ == "__main__":
+    start(main, Laboratory)

@@ -1,0 +1,108 @@
+"""How good an order is, beside what is drawn in it: measures of `ar.evaluation` on a trained pair.
+
+N, M images   K tokens   D channels of a token
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ar import ARModel
+from ar.evaluation import (
+    context_gain,
+    gini,
+    position_decodability,
+    semantic_first,
+    useless_tokens,
+    variation,
+)
+from data import Pairs
+from orderer import OrdererProcessor, prefix_lengths
+from orderer.evaluation import readable
+from orderer.sequences import ImageSequence
+from recipes.conditions import condition_on
+from recipes.decoding import decoded
+from recipes.experiment import Experiment
+from recipes.probing import tokens_of
+from recipes.questions import questions
+
+CHUNK = 50
+"""Images whose density is taken at once: their noise depends on it."""
+SEED = 0
+
+
+@torch.no_grad()
+def order_quality(
+    experiment: Experiment,
+    pairs: Pairs,
+    captions: Sequence[str],
+    sequence: ImageSequence,
+    processor: OrdererProcessor,
+    model: ARModel,
+) -> dict[str, Any]:
+    """Measure an order on the first images, one for each caption.
+
+    Returns:
+        `gain`: nats that the model gives each token over a Gaussian of its position, in the order
+        in which they are modelled, with `variation` and `gini` over positions, null for a head
+        without likelihood; `position`: how well a token tells where it stands; `tokens`: how many
+        are useless, and the area under the error; `semantic_first`: how early a linear map reads
+        what captions say, null where it reads nothing, with its `scores`.
+    """
+    asked = questions(experiment, pairs, experiment.evaluation.probe_scenes)
+    train, test = tokens_of(sequence, asked.fit), tokens_of(sequence, pairs)
+    lengths = prefix_lengths(sequence.config.tokens)
+    read = readable(train.cpu(), asked.fit_answers, test.cpu(), asked.test_answers, lengths)
+    scores = {k: sum(at[k] for at in read.values()) / len(read) for k in lengths}
+    some = test[: len(captions)]
+    with torch.enable_grad():
+        position = position_decodability(train, test, seed=SEED)
+    return {
+        "gain": _gain(train, some, captions, sequence, processor, model),
+        "position": position,
+        "tokens": useless_tokens(_errors(sequence, some, pairs.images[: len(captions)])),
+        "semantic_first": semantic_first(scores, 0.0) if scores[lengths[-1]] > 0 else None,
+        "scores": {str(k): score for k, score in scores.items()},
+    }
+
+
+def _gain(
+    train: Float[Tensor, "M K D"],
+    tokens: Float[Tensor, "N K D"],
+    captions: Sequence[str],
+    sequence: ImageSequence,
+    processor: OrdererProcessor,
+    model: ARModel,
+) -> dict[str, Any] | None:
+    if not model.head.has_likelihood or model.config.order == "random":
+        return None  # an order that is drawn anew has no positions to compare
+    noise = torch.Generator(tokens.device).manual_seed(SEED)
+    parts = []
+    for i in range(0, len(captions), CHUNK):
+        condition = condition_on(captions[i : i + CHUNK], model, sequence, processor)
+        parts.append(context_gain(model, train, tokens[i : i + CHUNK], condition, noise))
+    at = torch.cat(parts).mean(dim=0)  # [K]
+    is_gained = at.mean().item() > 0
+    return {
+        "at": at.tolist(),
+        "total": at.sum().item(),
+        "variation": variation(at) if is_gained else None,
+        "gini": gini(at) if is_gained else None,
+    }
+
+
+def _errors(
+    sequence: ImageSequence, tokens: Float[Tensor, "N K D"], images: UInt8[Tensor, "N 3 S S"]
+) -> Float[Tensor, "N K"]:
+    """Mean squared error of each image from each of its prefixes, levels counted from 0 to 1."""
+    real = images.float() / 255
+    return torch.stack(
+        [
+            (decoded(sequence, tokens[:, :k]).float() / 255 - real).square().mean(dim=(1, 2, 3))
+            for k in range(1, tokens.shape[1] + 1)
+        ],
+        dim=1,
+    )

@@ -1,0 +1,319 @@
+"""Orders against each other: equal total operations, differences paired by seed, one claim."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ar import ARModel
+from orderer.sequences import FixedOrder, load_sequence
+from recipes import evaluate, fit_order, train_ar, write_tokens
+from recipes.compare_orders import ARMS, Laboratory, check, of_arm
+from recipes.engine.cli import run as start
+from recipes.experiment import ARTraining, Experiment, OrdererTraining
+from recipes.order_costs import Costs, costs_of, steps_within
+from recipes.orders_report import better, claim, gather, tables, write_orders_page
+
+CONFIGS = Path(__file__).parents[2] / "recipes/configs/orders"
+COST = {"steps": 10, "step": 10**9, "stage_1": 0, "encoding": 10**8, "total": 10**10}
+TINY = {
+    "image_size": 16,
+    "patch_size": 4,
+    "tokens": 4,
+    "token_dim": 6,
+    "width": 16,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "readout_layers": 1,
+    "text_width": 16,
+    "text_heads": 2,
+    "text_layers": 1,
+    "embed_dim": 16,
+}
+SMALL_AR = {"width": 16, "heads": 2, "layers": 1, "mlp_width": 32, "head_width": 16}
+
+
+def written(out: Path, nats: float, frechet: float, right: float, quality: bool = True) -> Path:
+    """What `evaluate` leaves of a run; guided images are nearer and follow better."""
+
+    def judged(frechet: float, right: float) -> dict[str, Any]:
+        distances = {"frechet": frechet, "kernel": frechet / 10}
+        return {"class": right, "deviations": [1.0, 0.9], "fidelity": distances}
+
+    generation = judged(frechet, right)
+    generation["fidelity"] |= {"frechet_of_rebuilt": 1.0, "images": {"real": 300, "generated": 200}}
+    generation |= {
+        "rebuilt": {"class": 0.8},
+        "real": {"class": 0.9},
+        "guided": {"1.5": judged(frechet - 1, right + 0.1)},
+    }
+    found = {
+        "generation": generation,
+        "likelihood": {"nats": -nats / 100},
+        "rate": {
+            "at_noise": {
+                "0.5": {"nats": nats / 2, "psnr": 15.0},
+                "0.12": {"nats": nats, "psnr": 20.0},
+                "0.05": {"nats": 2 * nats, "psnr": 25.0},
+            },
+            "entropy_rank": 3.0,
+        },
+        "reconstruction": {"psnr": {"1": 15.0, "2": 25.0}},
+        "trunk": {"words": {"0": {"1": 0.1, "2": 0.2}, "1": {"1": 0.3, "2": right}}},
+        "order_quality": {
+            "gain": {"at": [1.0, 2.0], "gini": 0.2, "variation": 0.3} if quality else None,
+            "position": {"accuracy": 0.5, "chance": 0.5},
+            "tokens": {"useless": 0.0, "area": 0.6},
+            "semantic_first": 0.7 if quality else None,
+            "scores": {"1": 0.1, "2": 0.2},
+        },
+    }
+    about = {"results": {"separate": found}, "protocol": {"judge": "a small network"}}
+    out.mkdir(parents=True)
+    (out / "evaluation.json").write_text(json.dumps(about))
+    return out
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[tuple[str, int], Path]:
+    of_arms: Mapping[str, tuple[float, float, float]] = {
+        "raster": (100.0, 8.0, 0.5),
+        "random": (120.0, 9.0, 0.4),
+        "learned": (90.0, 12.0, 0.8),
+    }
+    return {
+        (arm, seed): written(
+            tmp_path / f"{arm}-{seed}", nats + seed, frechet, right, arm != "random"
+        )
+        for arm, (nats, frechet, right) in of_arms.items()
+        for seed in (0, 1, 2)
+    }
+
+
+def gathered(runs: dict[tuple[str, int], Path]) -> dict[str, Any]:
+    return gather(runs, dict.fromkeys(("raster", "random", "learned"), COST))
+
+
+def test_nats_are_compared_at_the_error_that_all_reach(runs: Any) -> None:
+    results = gathered(runs)
+    assert results["psnr"] == 20.0
+    assert results["arms"]["learned"]["figures"]["nats"]["seeds"] == [90.0, 91.0, 92.0]
+
+
+def test_differences_are_paired_by_seed_and_above_0_is_better(runs: Any) -> None:
+    against = gathered(runs)["arms"]["learned"]["against_raster"]
+    assert against["nats"]["seeds"] == [10.0, 10.0, 10.0]  # fewer nats
+    assert against["Fréchet, unguided"]["mean"] == -4.0  # farther away
+    assert against["followed, best guidance"]["mean"] == pytest.approx(0.3)
+
+
+def test_the_best_guidance_is_each_measures_own(runs: Any) -> None:
+    figures = gathered(runs)["arms"]["raster"]["figures"]
+    assert figures["Fréchet, unguided"]["mean"] == 8.0
+    assert figures["Fréchet, best guidance"]["mean"] == 7.0
+    assert figures["followed, best guidance"]["mean"] == pytest.approx(0.6)
+
+
+def test_likelihoods_are_of_arms_with_the_same_patches_only(runs: Any) -> None:
+    arms = gathered(runs)["arms"]
+    assert "log-likelihood" in arms["random"]["figures"]
+    assert "log-likelihood" not in arms["learned"]["figures"]
+
+
+def test_the_claim_follows_the_intervals(runs: Any) -> None:
+    words = {row[0]: row[2] for row in claim(gathered(runs)).rows}
+    assert words["likelihood at matched error"] == "better"
+    assert words["Fréchet distance"] == "worse"
+    assert words["captions followed"] == "better"
+
+
+def test_one_seed_decides_nothing(runs: Any) -> None:
+    one = {run: out for run, out in runs.items() if run[1] == 0}
+    assert {row[2] for row in claim(gathered(one)).rows} == {"one seed decides nothing"}
+
+
+def test_a_measure_that_an_arm_lacks_is_left_out_of_its_row(runs: Any) -> None:
+    _, about, *_ = tables(gathered(runs))
+    random = next(row for row in about.rows if row[0] == "random")
+    assert random[about.columns.index("semantic first")] is None
+    assert random[about.columns.index("area")] is not None
+
+
+def test_what_is_better_when_it_is_less_is_said_so() -> None:
+    assert better("Fréchet, best guidance") == better("nats") == better("useless") == -1
+    assert better("followed, unguided") == better("trunk") == better("PSNR") == 1
+
+
+def test_the_page_shows_every_arm(runs: Any, tmp_path: Path) -> None:
+    for out in runs.values():
+        folder = out / "pictures" / "separate"
+        folder.mkdir(parents=True)
+        for name in ("strips", "generated"):
+            (folder / f"{name}.png").write_bytes(_png())
+    write_orders_page(tmp_path, gathered(runs), runs)
+    page = (tmp_path / "orders.html").read_text()
+    assert all(arm in page for arm in ("raster", "random", "learned"))
+
+
+def _png() -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    file = BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "png")
+    return file.getvalue()
+
+
+def laboratory(out: Path, **settings: Any) -> Laboratory:
+    experiment = {
+        "orderer": TINY,
+        "ar": {**SMALL_AR, "condition": "words"},
+        "train_orderer": OrdererTraining(steps=5, batch_size=8),
+        "train_ar": ARTraining(steps=7, batch_size=8, held=8),
+    }
+    made = Laboratory(out=out, **{**experiment, **settings})
+    data = replace(made.data, train_count=100, test_count=20)
+    return replace(made, data=data)
+
+
+def test_what_stage_1_costs_is_paid_for_by_arms_without_one(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path)
+    learned, raster, random = (
+        costs_of(of_arm(lab, arm, 1, 0, tmp_path)) for arm in ("learned", "raster", "random")
+    )
+    assert learned.stage_1 > 0 == raster.stage_1
+    assert raster.step == random.step
+    total = learned.total(7)
+    assert steps_within(total, learned, "learned") == 7
+    steps = steps_within(total, raster, "raster")
+    assert steps > 0
+    assert raster.total(steps) <= total < raster.total(steps + 1)
+
+
+def test_a_budget_that_leaves_no_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves no step to raster"):
+        steps_within(10, Costs(stage_1=0, encoding=5, step=9), "raster")
+
+
+def test_arms_differ_in_their_order_alone(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path)
+    raster, hilbert = (of_arm(lab, arm, 3, 1, tmp_path) for arm in ("raster", "hilbert"))
+    assert replace(raster, order={}) == replace(hilbert, order={})
+    assert raster.order == {"order": "raster"} and raster.seed == 1
+    assert of_arm(lab, "random", 3, 1, tmp_path).ar["order"] == "random"
+    no_text = of_arm(lab, "no_text", 3, 1, tmp_path).train_orderer.objectives
+    assert no_text.contrastive == 0 < no_text.reconstruction
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"arms": ("zigzag",)}, "arms must be among .*, got 'zigzag'"),
+        ({"seeds": ()}, "at least one arm and one seed"),
+        ({"guidance_scales": (2.0,)}, "guidance_scales must hold 1.0"),
+        ({"order": {"order": "raster"}}, "are what the arms differ in"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        laboratory(tmp_path, **settings)
+
+
+def test_distances_without_a_judge_that_sees_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"evaluation\.judge, which must be classes or words"):
+        check(laboratory(tmp_path))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_one_that_the_recipe_reads(path: Path) -> None:
+    read: list[Laboratory] = []
+    start(lambda laboratory: read.append(laboratory), Laboratory, [f"--config={path}"])
+    (found,) = read
+    assert found.out == Path("runs/orders") / path.stem
+    assert found.arms == tuple(ARMS)
+    assert found.orderer_config().token_dim <= 32  # likelihoods are exact
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """Scenes along a Hilbert curve, an AR model on them, and its measures."""
+    out = tmp_path_factory.mktemp("fixed")
+    lab = laboratory(out, precision="fp32")
+    evaluation = replace(lab.evaluation, scored=6, probe_scenes=60, generated=4, judge_steps=2)
+    evaluation = replace(evaluation, judge_scenes=60)
+    lab = replace(lab, evaluation=evaluation)
+    experiment = of_arm(lab, "hilbert", 2, 0, out)
+    for recipe in (fit_order, write_tokens, train_ar):
+        recipe.main(experiment)
+    tasks = ("reconstruction", "generation", "likelihood", "rate", "trunk", "order")
+    asked = replace(experiment.evaluation, tasks=tasks, guidance_scales=())
+    evaluate.main(replace(experiment, evaluation=asked))
+    return experiment
+
+
+def test_a_fixed_order_goes_through_the_same_stages(fixed: Experiment) -> None:
+    sequence = load_sequence(fixed.out / "orderer")
+    assert isinstance(sequence, FixedOrder) and sequence.config.order == "hilbert"
+    ARModel.from_pretrained(fixed.out / "ar").check_orderer(sequence.encoding_hash())
+    found = json.loads((fixed.out / "evaluation.json").read_text())
+    results = found["results"]["separate"]
+    assert set(results["reconstruction"]["psnr"]) == {"1", "2", "4", "8", "16"}
+    assert len(results["order_quality"]["gain"]["at"]) == 16
+    assert 0 <= results["order_quality"]["position"]["accuracy"] <= 1
+    assert found["protocol"]["decoder"]["order"] == "hilbert"
+
+
+def test_components_are_fitted_on_training_images(fixed: Experiment) -> None:
+    sequence = load_sequence(fixed.out / "orderer")
+    assert isinstance(sequence, FixedOrder)
+    basis = sequence.basis.double()
+    torch.testing.assert_close(basis @ basis.T, torch.eye(6).double(), atol=1e-6, rtol=0)
+
+
+def test_what_needs_an_orderer_is_refused_of_a_fixed_order(fixed: Experiment) -> None:
+    for task in ("retrieval", "probe"):
+        asked = replace(fixed, evaluation=replace(fixed.evaluation, tasks=(task,)))
+        with pytest.raises(ValueError, match=f"the task {task} needs an orderer, .* hilbert"):
+            evaluate.main(asked)
+
+
+def test_an_ar_model_of_a_fixed_order_has_no_text_tower(fixed: Experiment) -> None:
+    with pytest.raises(ValueError, match=r"ar\.condition must be none, class or words, got text"):
+        train_ar.main(replace(fixed, ar={**SMALL_AR, "condition": "text"}))
+
+
+@pytest.mark.long
+def test_the_laboratory_runs_whole_and_goes_on(program: Any, tmp_path: Path) -> None:
+    arguments = (
+        "recipes.compare_orders",
+        "--config=recipes/configs/smoke.yaml",
+        f"--out={tmp_path}",
+        "--arms=[raster, random, scales, noise, learned]",
+        "--seeds=[0]",
+        "--orderer.image_size=24",
+        "--orderer.patch_size=6",
+        "--orderer.token_dim=8",
+        "--ar.condition=words",
+        "--data.unseen=null",
+        "--data.test_count=258",
+        "--evaluation.judge=words",
+        "--evaluation.generated=130",
+        "--evaluation.scored=4",
+        "--evaluation.probe_scenes=100",
+    )
+    done = program(*arguments)
+    assert done.returncode == 0, done.stderr
+    first = json.loads((tmp_path / "orders.json").read_text())["results"]
+    assert list(first["arms"]) == ["raster", "random", "scales", "noise", "learned"]
+    (tmp_path / "scales-0" / "evaluation.json").unlink()
+    done = program(*arguments, "--resume=true")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "orders.json").read_text())["results"] == first
