@@ -9,7 +9,7 @@ the training (1, 2 or 4 levels of V codes a token); and, as its ceiling, from pa
 Shown beside is what no reader of so many bits can exceed.
 
 Writes OUT/losslessness.json, OUT/losslessness.html and OUT/pictures; OUT/tokensK-SEED holds each
-run. `--processes` runs go side by side; `--resume` keeps what is done. One core takes half an hour.
+run. `--processes` runs go side by side; `--resume` keeps what is done, so that seeds can be added.
 """
 
 import json
