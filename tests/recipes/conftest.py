@@ -116,6 +116,14 @@ def forked(tmp_path: Path) -> Iterator[Forked]:
     forks.end()
 
 
+@pytest.fixture(scope="module")
+def forked_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """The same for what all tests of a file share."""
+    forks = Forked(tmp_path_factory.mktemp("forked"))
+    yield forks
+    forks.end()
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Experiment:
     """Four steps of each stage, in which every loss has its say."""

@@ -261,8 +261,7 @@ def test_a_damaged_file_is_named_and_the_one_before_is_taken(name, damage, tmp_p
 @pytest.fixture
 def real(trained: Experiment, tmp_path: Path) -> Path:
     """What stage 2 saved, twice."""
-    (saved,) = (trained.out / "checkpoints/ar").iterdir()
-    found = load_latest(saved.parent)
+    found = load_latest(trained.out / "checkpoints/ar")
     assert found is not None
     for step in (1, 2):
         save_checkpoint(tmp_path / "ar", step, found.tensors, found.state)

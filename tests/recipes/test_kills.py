@@ -257,13 +257,13 @@ def test_a_save_that_takes_longer_than_processes_wait_ends_none(start: Start, fo
         save = saving.save_checkpoint
 
         def slowly(*arguments: Any, **named: Any) -> Path:
-            time.sleep(5)
+            time.sleep(8)
             return save(*arguments, **named)
 
         saving.save_checkpoint = slowly
         train_ar.main(slow)
 
-    processes = forked.start(work, world=2, stall_seconds=3)
+    processes = forked.start(work, world=2, stall_seconds=6)
     assert forked.finish(processes) == [0, 0]
     assert status_of(train_ar, slow.out)["status"] == "finished"
 

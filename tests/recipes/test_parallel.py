@@ -1,6 +1,6 @@
 """Stage 1 on two processes, replicated and shared out: the same steps as on one.
 
-The processes run this file, see `work`; no noise, which differs from process to process.
+What the processes do, see `work`; no noise, which differs from process to process.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,14 +26,10 @@ from recipes.engine.saving import Saver
 from recipes.engine.sharding import whole
 from recipes.engine.training import Learner, Progress, prepare_device, update
 
-ROOT = Path(__file__).parents[2]
 WORLD, STEPS, HALF, PAIRS = 2, 20, 10, 8
 MUONS = 1e-3
 """Muon multiplies in bf16: it makes much of the last bits of a gradient."""
 OBJECTIVES = Objectives(text_from=3, text_ramp=2, full_share=1.0)
-
-
-COMPILED = "compiled"
 
 
 def make_stage() -> Stage1:
@@ -183,20 +180,10 @@ def work(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(forked_once: Any) -> Path:
     """Where two processes have left what they found."""
-    folder = tmp_path_factory.mktemp("two")
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={WORLD}"]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, *launch, __file__, str(folder)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+    assert forked_once.run(lambda: work(forked_once.folder), WORLD) == [0] * WORLD
+    return forked_once.folder
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +249,7 @@ def test_on_one_process_there_is_nothing_to_share() -> None:
 def test_compiled_blocks_learn_the_same() -> None:
     """In a program of its own: the shapes' checks, which all tests run under, do not compile."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    compare = [sys.executable, __file__, COMPILED]
+    compare = [sys.executable, __file__]
     done = subprocess.run(compare, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
 
@@ -276,7 +263,4 @@ def compare_compiled() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == COMPILED:
-        compare_compiled()
-    else:
-        work(Path(sys.argv[1]))
+    compare_compiled()
