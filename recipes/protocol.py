@@ -1,5 +1,8 @@
 """How the figures of an evaluation were taken, to stand beside them."""
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ar.model import NOISE_FLOOR
@@ -48,6 +51,21 @@ def protocol(
         "features": eyes.space.protocol() if eyes.space else None,
         "perceptual": eyes.teacher.weights if eyes.teacher else None,
         "seeds": [experiment.seed],
+    }
+
+
+def shared_protocol(folders: Iterable[Path]) -> dict[str, Any]:
+    """How all runs of a comparison were measured; where they differ, how each was, by its name."""
+    protocols = {
+        folder.name: json.loads((folder / "evaluation.json").read_text())["protocol"]
+        for folder in folders
+    }
+    first = next(iter(protocols.values()))
+    return {
+        name: value
+        if all(each.get(name) == value for each in protocols.values())
+        else {run: each.get(name) for run, each in protocols.items()}
+        for name, value in first.items()
     }
 
 

@@ -13,15 +13,13 @@ from .results import write_json
 
 MADE_BY = ("commit", "versions", "hardware", "command", "date")
 COUNTED = tuple(f"protocol.{name}" for name in ("split", "images", "captions", "dataset"))
-COMPUTED = tuple(
-    f"protocol.{name}" for name in ("dtype", "ties", "rerank", "templates", "sampling")
-)
+COMPUTED = tuple(f"protocol.{name}" for name in ("dtype", "ties", "rerank", "templates"))
 OF_MODELS = (*MADE_BY, "config", "seeds", *COUNTED, *COMPUTED)
 DEMANDED: Mapping[str, tuple[str, ...]] = {
     "evaluation": (*OF_MODELS, "results", "orderers", "protocol.tasks"),
     "results": (*OF_MODELS, "joint", "orderers", "seconds"),
     "ablation": (*OF_MODELS, "results"),
-    "heads": (*OF_MODELS, "results", "protocol.judge", "protocol.features"),
+    "heads": (*OF_MODELS, "results", "protocol.judge", "protocol.sampling"),
     "order": (*OF_MODELS, "results", "protocol.factors"),
     "coevolution": (*OF_MODELS, "results"),
 }
@@ -55,7 +53,7 @@ def kind_of(data: Any, path: Path) -> str | None:
         return None
     if isinstance(data.get("kind"), str) and data["kind"] in DEMANDED:
         return data["kind"]
-    if path.stem.startswith(BENCH) and data and all(map(_is_case, data.values())):
+    if data and all(map(_is_case, data.values())):
         return BENCH
     return path.stem if path.stem in BEFORE and path.suffix == ".json" else None
 
