@@ -25,9 +25,11 @@ from orderer.objectives import TEXT_TERMS
 from recipes.ablation import gather, tables, write_ablation_page
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
-from recipes.engine.results import provenance, write_json
+from recipes.engine.result_kinds import write_result
+from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
+from recipes.protocol import shared_protocol
 from recipes.variants import run_variants, variant
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -73,9 +75,10 @@ def main(ablation: Ablation) -> None:
         "results": gather(runs),
         "config": plain_settings(ablation),
         "seeds": list(ablation.seeds),
+        "protocol": shared_protocol(runs.values()),
         **provenance(),
     }
-    write_json(ablation.out / "ablation.json", results)
+    write_result(ablation.out / "ablation.json", "ablation", results)
     write_ablation_page(ablation.out, results["results"])
     for table in tables(results["results"]):
         print(f"\n{markdown_table(table)}")

@@ -48,6 +48,7 @@ from typing import Literal
 
 from recipes.benchmarks import ar, checkpoint, data, joint, orderer, retrieval
 from recipes.engine.cli import run as start
+from recipes.engine.result_kinds import check_result
 from recipes.engine.results import provenance, write_json
 
 
@@ -81,6 +82,7 @@ def main(config: Config) -> None:
         print(case, flush=True)
         cases[case.name] = {**case.as_json(), **about}
         if config.json is not None:  # after every case: the next one may take minutes
+            check_result(cases, config.json)
             write_json(config.json, cases)
 
 

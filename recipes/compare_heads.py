@@ -45,7 +45,8 @@ from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
 from recipes.engine.processes import seed_everything
-from recipes.engine.results import provenance, write_json
+from recipes.engine.result_kinds import write_result
+from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment, Task
@@ -53,6 +54,7 @@ from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.heads_report import gather, tables, write_heads_page
 from recipes.judging import check_judge
+from recipes.protocol import shared_protocol
 from recipes.variants import run_variants, variant
 
 DEFAULT = "flow"
@@ -135,8 +137,13 @@ def main(comparison: Comparison) -> None:
         raise SystemExit(exit_code)
     compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in comparison.arms}
     results = gather(runs, compute)
-    about = {"config": plain_settings(comparison), "seeds": list(comparison.seeds), **provenance()}
-    write_json(comparison.out / "heads.json", {"results": results, **about})
+    about = {
+        "config": plain_settings(comparison),
+        "seeds": list(comparison.seeds),
+        "protocol": shared_protocol(runs.values()),
+        **provenance(),
+    }
+    write_result(comparison.out / "heads.json", "heads", {"results": results, **about})
     write_heads_page(comparison.out, results, runs)
     for table in tables(results):
         print(f"\n{markdown_table(table)}")

@@ -34,7 +34,8 @@ from typing import Any
 from orderer.objectives import TEXT_TERMS
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
-from recipes.engine.results import provenance, write_json
+from recipes.engine.result_kinds import write_result
+from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, Task
@@ -42,6 +43,7 @@ from recipes.fidelity import check_enough, check_fidelity
 from recipes.judging import check_judge
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_report import gather, tables, write_orders_page
+from recipes.protocol import shared_protocol
 from recipes.variants import job_of, run_all, variant
 
 LEARNED = "learned"
@@ -116,8 +118,13 @@ def main(laboratory: Laboratory) -> None:
     run_all(jobs, laboratory.processes)
     compute = {arm: described(costs[arm], steps[arm]) for arm in laboratory.arms}
     results = gather(runs, compute)
-    about = {"config": plain_settings(laboratory), "seeds": list(laboratory.seeds), **provenance()}
-    write_json(laboratory.out / "orders.json", {"results": results, **about})
+    about = {
+        "config": plain_settings(laboratory),
+        "seeds": list(laboratory.seeds),
+        "protocol": shared_protocol(runs.values()),
+        **provenance(),
+    }
+    write_result(laboratory.out / "orders.json", "orders", {"results": results, **about})
     write_orders_page(laboratory.out, results, runs)
     for table in tables(results):
         print(f"\n{markdown_table(table)}")

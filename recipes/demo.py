@@ -27,6 +27,7 @@ from recipes.engine.checkpoint import find_start
 from recipes.engine.cli import run as start
 from recipes.engine.launch import launch
 from recipes.engine.page import markdown_table
+from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment, Task
@@ -63,7 +64,7 @@ def main(experiment: Experiment) -> None:
         if exit_code:
             raise SystemExit(exit_code)
     results = gather(out, seconds)
-    write_json(out / "results.json", results)
+    write_result(out / "results.json", "results", results)
     write_report(out, results)
     for table in summary(results):
         print(f"\n{markdown_table(table)}")
@@ -130,7 +131,6 @@ def gather(out: Path, seconds: dict[str, float]) -> dict[str, Any]:
         "joint": joint,
         "seconds": seconds,
         **measured,
-        "seeds": measured["protocol"]["seeds"],
         **provenance(),
     }
 

@@ -48,7 +48,8 @@ from recipes.classifying import classification
 from recipes.engine.cli import run as start
 from recipes.engine.cli import with_words
 from recipes.engine.processes import seed_everything
-from recipes.engine.results import provenance, write_json
+from recipes.engine.result_kinds import write_result
+from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.experiment import Experiment
@@ -147,13 +148,15 @@ def main(experiment: Experiment) -> None:
             )
             found |= generating(drawer, pairs, unseen, judge, eyes, shown)
         results[name] = found
-    write_json(
+    write_result(
         experiment.out / "evaluation.json",
+        "evaluation",
         {
             "results": results,
             "orderers": orderers,
             "protocol": protocol(experiment, pairs, unseen, judge, eyes, first[0].config),
             "config": plain_settings(experiment),
+            "seeds": [experiment.seed],
             **provenance(),
         },
     )

@@ -1,5 +1,8 @@
 """How the figures of an evaluation were taken, to stand beside them."""
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ar.model import NOISE_FLOOR
@@ -70,6 +73,21 @@ def about_intervals() -> str:
         f"{LEVEL:.0%} of {DRAWS} draws of as many images, each with its captions, the gallery "
         "unchanged; percentiles, seed 0"
     )
+
+
+def shared_protocol(folders: Iterable[Path]) -> dict[str, Any]:
+    """How all runs of a comparison were measured; where they differ, how each was, by its name."""
+    protocols = {
+        folder.name: json.loads((folder / "evaluation.json").read_text())["protocol"]
+        for folder in folders
+    }
+    first = next(iter(protocols.values()))
+    return {
+        name: value
+        if all(each.get(name) == value for each in protocols.values())
+        else {run: each.get(name) for run, each in protocols.items()}
+        for name, value in first.items()
+    }
 
 
 def decoding(config: OrdererConfig | SequenceConfig) -> dict[str, Any]:

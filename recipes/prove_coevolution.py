@@ -36,13 +36,15 @@ from recipes.compute import equal_steps, flops_of
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
 from recipes.engine.processes import seed_everything
-from recipes.engine.results import provenance, write_json
+from recipes.engine.result_kinds import write_result
+from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, Task
 from recipes.fidelity import can_see
 from recipes.joining import Joint
 from recipes.judging import check_judge
+from recipes.protocol import shared_protocol
 from recipes.variants import job_of, run_all, variant
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -102,8 +104,13 @@ def main(proof: Coevolution) -> None:
     every = {**{(START, seed): out for seed, out in starts.items()}, **runs}
     compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in proof.arms}
     results = gather(every, compute)
-    about = {"config": plain_settings(proof), "seeds": list(proof.seeds), **provenance()}
-    write_json(proof.out / "coevolution.json", {"results": results, **about})
+    about = {
+        "config": plain_settings(proof),
+        "seeds": list(proof.seeds),
+        "protocol": shared_protocol(starts.values()),
+        **provenance(),
+    }
+    write_result(proof.out / "coevolution.json", "coevolution", {"results": results, **about})
     write_coevolution_page(proof.out, results)
     for table in tables(results):
         print(f"\n{markdown_table(table)}")

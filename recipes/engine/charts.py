@@ -45,7 +45,8 @@ class Histogram:
             f'<svg role="img" aria-label="Histogram: {title}" width="100%" height="190">'
             f'<text y="12">{highest:,}</text><line x2="100%" y1="18" y2="18"/>'
             f'<svg y="18" width="100%" height="148">{bars}</svg>'
-            f'<line x2="100%" y1="166" y2="166"/>{_ticks([name for name, _ in columns])}</svg>\n'
+            f'<line x2="100%" y1="166" y2="166"/>'
+            f"{number_ticks([name for name, _ in columns], 182)}</svg>\n"
             f'<details><summary>The numbers</summary><div class="table"><table>\n'
             f'<thead><tr><th scope="col">{title}</th><th scope="col" class="number">how often</th>'
             f"</tr></thead>\n<tbody>{rows}</tbody>\n</table></div></details></figure>"
@@ -119,12 +120,12 @@ def _range(start: int, width: int) -> str:
     return f"{start:,}" if width == 1 else f"{start:,} to {start + width - 1:,}"
 
 
-def _ticks(names: Sequence[str]) -> str:
-    """Names under some columns: as many as fit a phone."""
+def number_ticks(names: Sequence[str], y: int) -> str:
+    """Names under some of the numbers, `y` pixels down: as many as fit a phone."""
     every = ceil(len(names) / 6)
     return "".join(
-        f'<text class="tick" x="{(index + 0.5) * 100 / len(names):.3f}%" y="182">'
-        f"{names[index].split(' ')[0]}{'+' * names[index].endswith('more')}</text>"
+        f'<text class="tick" x="{(index + 0.5) * 100 / len(names):.3f}%" y="{y}">'
+        f"{escape(names[index].split(' ')[0])}{'+' * names[index].endswith('more')}</text>"
         for index in range(0, len(names), every)
     )
 

@@ -52,6 +52,9 @@ svg text { fill: var(--soft); font-size: .75rem }
 .chart figcaption, caption { margin: 0 0 .5rem; color: var(--ink); font-weight: 600;
   font-size: 1rem; text-align: left }
 .chart { max-width: 44rem }
+.legend { display: flex; flex-wrap: wrap; gap: 0 1.25rem; padding-left: 1.25rem;
+  font-size: .875rem }
+.legend li { margin-right: .75rem }
 .bars { width: 100%; max-width: 44rem; margin: 1.5rem 0; table-layout: fixed }
 .bars th, .bars td { padding-block: .1rem; border: 0; color: var(--ink); font-weight: 400 }
 .bars th { width: 40% }
