@@ -4,7 +4,7 @@
 
     stationary  one rule at every position: EQ near 1
     turned      the same, each position turned in a way of its own: low
-    flipped     the same, with the signs of some positions changed: between the two
+    flipped     the same, with the signs of some positions changed: low
     exchanged   the same, tokens exchanged between sequences: nothing is gained, so there is no EQ
     letters     bytes of a text, each a fixed random vector: near the top
 
