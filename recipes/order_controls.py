@@ -21,8 +21,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ar import ARConfig, ARModel
-from ar.evaluation import Schooling, Sequences, measure_order
+from ar.evaluation import Schooling, Sequences, measure_order, small_model
 from ar.evaluation.controls import exchanged, flipped, letters, stationary, turned
 from recipes.engine.cli import run as start
 from recipes.engine.page import Table, markdown_table
@@ -102,24 +101,6 @@ def sequences(controls: Controls, control: str) -> tuple[Sequences, Sequences]:
     return (
         Sequences(tokens=process(stationary(train, *size, first), first)),
         Sequences(tokens=process(stationary(test, *size, second), second)),
-    )
-
-
-def small_model(tokens: int, channels: int) -> ARModel:
-    """One that learns a control in seconds."""
-    return ARModel(
-        ARConfig(
-            tokens=tokens,
-            token_dim=channels,
-            condition="none",
-            width=32,
-            heads=2,
-            layers=2,
-            mlp_width=64,
-            head="regression",
-            head_width=48,
-            head_layers=1,
-        )
     )
 
 

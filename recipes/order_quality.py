@@ -4,6 +4,7 @@ N, M images   K tokens   D channels of a token
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from ar import ARModel
 from ar.evaluation import (
+    Sequences,
     context_gain,
     gini,
-    position_decodability,
+    measure_order,
     semantic_first,
+    small_model,
     useless_tokens,
     variation,
 )
@@ -46,11 +49,12 @@ def order_quality(
     """Measure an order on the first images, one for each caption.
 
     Returns:
-        `gain`: nats that the model gives each token over a Gaussian of its position, in the order
-        in which they are modelled, with `variation` and `gini` over positions, null for a head
-        without likelihood; `position`: how well a token tells where it stands; `tokens`: how many
-        are useless, and the area under the error; `semantic_first`: how early a linear map reads
-        what captions say, null where it reads nothing, with its `scores`.
+        `alike`: how alike positions are for small models, see `ar.evaluation.measure_order`, null
+        for random orders; `gain`: nats that the model gives each token over a Gaussian of its
+        position, in the order in which they are modelled, with `variation` and `gini` over
+        positions, null for a head without likelihood; `tokens`: how many are useless, and the area
+        under the error; `semantic_first`: how early a linear map reads what captions say, null
+        where it reads nothing, with its `scores`.
     """
     asked = questions(experiment, pairs, experiment.evaluation.probe_scenes)
     train, test = tokens_of(sequence, asked.fit), tokens_of(sequence, pairs)
@@ -58,15 +62,20 @@ def order_quality(
     read = readable(train.cpu(), asked.fit_answers, test.cpu(), asked.test_answers, lengths)
     scores = {k: sum(at[k] for at in read.values()) / len(read) for k in lengths}
     some = test[: len(captions)]
-    with torch.enable_grad():
-        position = position_decodability(train, test, seed=SEED)
     return {
+        "alike": None if model.config.order == "random" else _alike(train, test),
         "gain": _gain(train, some, captions, sequence, processor, model),
-        "position": position,
         "tokens": useless_tokens(_errors(sequence, some, pairs.images[: len(captions)])),
         "semantic_first": semantic_first(scores, 0.0) if scores[lengths[-1]] > 0 else None,
         "scores": {str(k): score for k, score in scores.items()},
     }
+
+
+@torch.enable_grad()
+def _alike(train: Float[Tensor, "M K D"], test: Float[Tensor, "N K D"]) -> dict[str, Any]:
+    _, tokens, channels = train.shape
+    made = partial(small_model, tokens, channels)
+    return measure_order(made, Sequences(tokens=train.clone()), Sequences(tokens=test.clone()))
 
 
 def _gain(

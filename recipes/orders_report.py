@@ -21,7 +21,31 @@ Runs = Mapping[tuple[str, int], Path]
 
 RASTER, LEARNED, NOISE = "raster", "learned", "noise"
 NATS, LIKELIHOOD, FRECHET, KERNEL = "nats", "log-likelihood", "Fréchet", "kernel"
-LOWER_IS_BETTER = (NATS, FRECHET, KERNEL, "useless", "position", "area", "gini", "variation")
+LOWER_IS_BETTER = (
+    NATS,
+    FRECHET,
+    KERNEL,
+    "useless",
+    "area",
+    "gini",
+    "variation",
+    "lost without positions",
+    "position told",
+)
+ABOUT = (
+    "EQ",
+    "gini",
+    "variation",
+    "gradients agree",
+    "transfer",
+    "lost without positions",
+    "position told",
+    "semantic first",
+    "useless",
+    "area",
+    "entropy rank",
+)
+"""What an order is like, beside what is made of it."""
 SAME_TOKENS = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled", "random")
 """Arms whose tokens are the same patches: their likelihoods differ by the order alone."""
 COMPARED_AT = "0.12"
@@ -51,6 +75,7 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
                 "figures": {
                     measure: interval([values[arm, seed][measure] for seed in seeds])
                     for measure in values[arm, seeds[0]]
+                    if all(measure in values[arm, seed] for seed in seeds)
                 },
                 "against_raster": _differences(values, arm, seeds) if RASTER in arms else {},
                 "curves": _curves([found[arm, seed] for seed in seeds]),
@@ -100,11 +125,25 @@ def _figures(
         yield "semantic first", quality["semantic_first"]
     yield "useless", quality["tokens"]["useless"]
     yield "area", quality["tokens"]["area"]
-    yield "position", quality["position"]["accuracy"]
+    if quality["alike"]:
+        yield from _alike(quality["alike"])
     for name in ("gini", "variation"):
         if quality["gain"] and quality["gain"][name] is not None:
             yield name, quality["gain"][name]
     yield "entropy rank", found["rate"]["entropy_rank"]
+
+
+def _alike(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """What small models make of an order, as far as it is known."""
+    alike = found["equivariance"]
+    values = {
+        "EQ": alike["eq"],
+        "gradients agree": alike["conflict"]["mean"],
+        "transfer": alike["transfer"]["mean"],
+        "lost without positions": alike["transfer"]["without_positions"],
+        "position told": found["positions"]["accuracy"],
+    }
+    yield from ((name, value) for name, value in values.items() if value is not None)
 
 
 def _best_read(trunk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
@@ -119,7 +158,11 @@ def _differences(
     values: Mapping[tuple[str, int], Mapping[str, float]], arm: str, seeds: Sequence[int]
 ) -> dict[str, Any]:
     """By how much an arm is better than raster, paired by seed."""
-    measures = [m for m in values[arm, seeds[0]] if m in values[RASTER, seeds[0]]]
+    measures = [
+        measure
+        for measure in values[arm, seeds[0]]
+        if all(measure in values[of, seed] for of in (arm, RASTER) for seed in seeds)
+    ]
     return {
         measure: interval(
             [
@@ -158,11 +201,10 @@ def tables(results: Results) -> list[Table]:
     """What is drawn and said, what orders are like, what they cost, and the claim."""
     arms = results["arms"]
     measures = list(dict.fromkeys(name for arm in arms.values() for name in arm["figures"]))
-    about = ("semantic first", "useless", "area", "position", "gini", "variation", "entropy rank")
-    drawn = [measure for measure in measures if measure not in about]
+    drawn = [measure for measure in measures if measure not in ABOUT]
     found = [
         _table("order", arms, "figures", drawn),
-        _table("order", arms, "figures", [name for name in measures if name in about]),
+        _table("order", arms, "figures", [name for name in ABOUT if name in measures]),
     ]
     if RASTER in arms:
         rest = {arm: of for arm, of in arms.items() if arm != RASTER}

@@ -10,7 +10,7 @@ from .fidelity import frechet_distance, kernel_distance
 from .gradient_conflict import conflict, gradient_cosines
 from .position_decodability import position_decodability
 from .scene_judge import SceneJudge, train_judge
-from .sequences import Sequences
+from .sequences import Sequences, small_model
 from .tagger import tag_precision, train_tagger
 from .transfer import Schooling, Transfer, transfer
 from .useless_tokens import semantic_first, useless_tokens
@@ -40,6 +40,7 @@ __all__ = [
     "position_decodability",
     "precision_recall",
     "semantic_first",
+    "small_model",
     "tag_precision",
     "train_classifier",
     "train_judge",

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..config import ARConfig
 from ..model import ARModel
 from ..trunk import Condition
 from .fitting import fit
@@ -106,3 +107,21 @@ def losses_of(
         return model.loss(tokens, sequences.condition(model, chosen), generator)
     hidden = model.mean.expand_as(tokens)
     return model.loss(tokens, model.unconditioned(len(tokens)), generator, context=hidden)
+
+
+def small_model(tokens: int, channels: int) -> ARModel:
+    """A model of squared error that learns in seconds; nothing stands before its tokens."""
+    return ARModel(
+        ARConfig(
+            tokens=tokens,
+            token_dim=channels,
+            condition="none",
+            width=32,
+            heads=2,
+            layers=2,
+            mlp_width=64,
+            head="regression",
+            head_width=48,
+            head_layers=1,
+        )
+    )
