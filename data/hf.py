@@ -108,8 +108,8 @@ def _open(name: str, split: str, streaming: bool) -> tuple[Any, Path]:
         else:
             path, _, config = name.partition("#")
             found = datasets.load_dataset(path, config or None, split=split, streaming=streaming)
-    except IndexError as error:  # of a set on disk that has no row
-        raise ValueError(f"{name} has no pair in its split {split!r}") from error
+    except IndexError as error:  # the library cannot load a saved set without a row
+        raise ValueError(f"{name} cannot be read, a split of it has no pair") from error
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no Hugging Face dataset {name}") from None
     except Exception as error:  # the library raises nearly anything

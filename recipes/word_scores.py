@@ -1,8 +1,10 @@
 """How near written captions come to true ones, by their words: scores over a whole split."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 
 
 def word_scores(written: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -16,7 +18,9 @@ def word_scores(written: Sequence[str], true: Sequence[Sequence[str]]) -> dict[s
     https://arxiv.org/abs/1804.08771.
     """
     most = max(map(len, true))
-    columns = [[own[i] if i < len(own) else None for own in true] for i in range(most)]
+    columns: list[list[Any]] = [  # None, where an image has fewer
+        [own[i] if i < len(own) else None for own in true] for i in range(most)
+    ]
     metrics = {"bleu": BLEU(lowercase=True), "chrf": CHRF(lowercase=True)}
     return {
         name: metric.corpus_score(list(written), columns).score for name, metric in metrics.items()
