@@ -279,7 +279,7 @@ class Evaluation:
     judge_scenes: int = 10_000
     """Real scenes that the judge of scenes is trained on."""
     probe_steps: int = 400
-    """Training of the fresh readers of `recipes.probe`."""
+    """Training of the fresh readers of `probe`, and of the small models of `order`."""
     probe_scenes: int = 3000
     """Images that linear probes are fitted on, and neighbours found among; those of `factors`,
     scenes, are tested on a third as many."""

@@ -25,7 +25,8 @@ from ar.evaluation import Schooling, Sequences, measure_order, small_model
 from ar.evaluation.controls import exchanged, flipped, letters, stationary, turned
 from recipes.engine.cli import run as start
 from recipes.engine.page import Table, markdown_table
-from recipes.engine.results import provenance, write_json
+from recipes.engine.result_kinds import write_result
+from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 
 Process = Callable[[Float[Tensor, "N K D"], int], Float[Tensor, "N K D"]]
@@ -74,7 +75,7 @@ def main(controls: Controls) -> None:
     print(markdown_table(table(found)))
     about = {"config": plain_settings(controls), **provenance()}
     controls.out.mkdir(parents=True, exist_ok=True)
-    write_json(controls.out / "controls.json", {"results": found, **about})
+    write_result(controls.out / "controls.json", "controls", {"results": found, **about})
 
 
 def measured(controls: Controls, control: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ar import ARModel
 from ar.evaluation import (
+    Schooling,
     Sequences,
     context_gain,
     gini,
@@ -61,9 +62,9 @@ def order_quality(
     lengths = prefix_lengths(sequence.config.tokens)
     read = readable(train.cpu(), asked.fit_answers, test.cpu(), asked.test_answers, lengths)
     scores = {k: sum(at[k] for at in read.values()) / len(read) for k in lengths}
-    some = test[: len(captions)]
+    some, is_random = test[: len(captions)], model.config.order == "random"
     return {
-        "alike": None if model.config.order == "random" else _alike(train, test),
+        "alike": None if is_random else _alike(train, test, experiment.evaluation.probe_steps),
         "gain": _gain(train, some, captions, sequence, processor, model),
         "tokens": useless_tokens(_errors(sequence, some, pairs.images[: len(captions)])),
         "semantic_first": semantic_first(scores, 0.0) if scores[lengths[-1]] > 0 else None,
@@ -72,10 +73,16 @@ def order_quality(
 
 
 @torch.enable_grad()
-def _alike(train: Float[Tensor, "M K D"], test: Float[Tensor, "N K D"]) -> dict[str, Any]:
+def _alike(
+    train: Float[Tensor, "M K D"], test: Float[Tensor, "N K D"], steps: int
+) -> dict[str, Any]:
     _, tokens, channels = train.shape
-    made = partial(small_model, tokens, channels)
-    return measure_order(made, Sequences(tokens=train.clone()), Sequences(tokens=test.clone()))
+    return measure_order(
+        partial(small_model, tokens, channels),
+        Sequences(tokens=train.clone()),
+        Sequences(tokens=test.clone()),
+        schooling=Schooling(steps=steps, seed=SEED),
+    )
 
 
 def _gain(

@@ -20,6 +20,7 @@ from typing import Any
 from orderer import complete_settings
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
+from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
@@ -67,7 +68,7 @@ def main(probe: Losslessness) -> None:
         raise SystemExit(exit_code)
     results = gather(runs, {seed: ceiling(probe, seed) for seed in probe.seeds})
     about = {"config": plain_settings(probe), "seeds": list(probe.seeds), **provenance()}
-    write_json(probe.out / "losslessness.json", {"results": results, **about})
+    write_result(probe.out / "losslessness.json", "losslessness", {"results": results, **about})
     write_losslessness_page(probe.out, results, runs)
     print(f"\n{markdown_table(table(results))}\n\npage: {probe.out / 'losslessness.html'}")
 

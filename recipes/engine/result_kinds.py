@@ -23,16 +23,23 @@ DEMANDED: Mapping[str, tuple[str, ...]] = {
     "order": (*OF_MODELS, "results", "protocol.factors"),
     "orders": (*OF_MODELS, "results", "protocol.judge", "protocol.sampling"),
     "coevolution": (*OF_MODELS, "results"),
+    "losslessness": (*MADE_BY, "config", "seeds", "results"),
+    "controls": (*MADE_BY, "config", "results"),
 }
 """Fields that may be null, where there is nothing to say, but not left out."""
 BEFORE: Mapping[str, tuple[str, ...]] = {
     "evaluation": (*MADE_BY, "config", "results", "protocol"),
     "results": (*MADE_BY, "config", "seeds", "protocol", "joint"),
-    **dict.fromkeys(("ablation", "heads", "order", "coevolution"), ("results", "config", *MADE_BY)),
+    **dict.fromkeys(
+        ("ablation", "heads", "order", "coevolution", "losslessness", "controls"),
+        ("results", "config", *MADE_BY),
+    ),
 }
 """Those of files that do not say their kind."""
 BENCH = "bench"
 OF_CASE = ("ours", "reference", "ratio", "runs", "unit", *MADE_BY)
+OVER_SEEDS = ("ablation", "heads", "order", "orders", "coevolution")
+"""Kinds whose means are over seeds."""
 OF_INTERVAL = ("low", "high", "seeds")
 """What stands beside a mean; `low` and `high` are null for one seed."""
 
@@ -85,7 +92,8 @@ def _missing(data: Mapping[str, Any], kind: str, *, is_new: bool) -> Iterator[st
         return
     demanded = DEMANDED[kind] if is_new else BEFORE[kind]
     yield from (name for name in demanded if not _has(data, name))
-    yield from _without_interval(data.get("results"), "results")
+    if kind in OVER_SEEDS:
+        yield from _without_interval(data.get("results"), "results")
 
 
 def _has(data: Any, name: str) -> bool:

@@ -257,7 +257,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     out = tmp_path_factory.mktemp("fixed")
     lab = laboratory(out, precision="fp32")
     evaluation = replace(lab.evaluation, scored=6, probe_scenes=60, generated=4, judge_steps=2)
-    evaluation = replace(evaluation, judge_scenes=60)
+    evaluation = replace(evaluation, judge_scenes=60, probe_steps=3)
     lab = replace(lab, evaluation=evaluation)
     experiment = of_arm(lab, "hilbert", 2, 0, out)
     for recipe in (fit_order, write_tokens, train_ar):
