@@ -21,6 +21,7 @@ SHARED_BY_STAGES = {
     "orderer.formats",
     "orderer.header",
     "orderer.inputs",
+    "orderer.kmeans",
     "orderer.packed",
     "orderer.pieces",
     "orderer.pretrained",
