@@ -10,6 +10,7 @@ positions of that kind.
 
 import inspect
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,9 @@ class Backbone(Borrowed):
             )
         return states[:, -number:]
 
+    @abstractmethod
     def states(self, pixels: Float[Tensor, "B 3 H W"]) -> Tensor:
         """The tower's last states, [B, tokens, F] or [B, F, h, w]."""
-        raise NotImplementedError
 
 
 class OpenClipFeatures(Backbone):

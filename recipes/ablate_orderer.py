@@ -23,13 +23,9 @@ from typing import Any
 
 from orderer.objectives import TEXT_TERMS
 from recipes.ablation import gather, tables, write_ablation_page
+from recipes.comparison import check_arms, tell, write_comparison
 from recipes.engine.cli import run as start
-from recipes.engine.page import markdown_table
-from recipes.engine.result_kinds import write_result
-from recipes.engine.results import provenance
-from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
-from recipes.protocol import shared_protocol
 from recipes.variants import run_variants, variant
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -53,11 +49,7 @@ class Ablation(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
-        if not self.arms or not self.seeds:
-            raise ValueError("an ablation needs at least one arm and one seed, got none")
+        check_arms(self.arms, ARMS, self.seeds)
 
 
 def main(ablation: Ablation) -> None:
@@ -71,18 +63,10 @@ def main(ablation: Ablation) -> None:
     tasks = ("retrieval", "reconstruction", "probe")
     if exit_code := run_variants(variants, tasks, ablation.processes, ablation.resume):
         raise SystemExit(exit_code)
-    results = {
-        "results": gather(runs),
-        "config": plain_settings(ablation),
-        "seeds": list(ablation.seeds),
-        "protocol": shared_protocol(runs.values()),
-        **provenance(),
-    }
-    write_result(ablation.out / "ablation.json", "ablation", results)
-    write_ablation_page(ablation.out, results["results"])
-    for table in tables(results["results"]):
-        print(f"\n{markdown_table(table)}")
-    print(f"\npage: {ablation.out / 'ablation.html'}")
+    results = gather(runs)
+    write_comparison(ablation.out / "ablation.json", ablation, runs.values(), results)
+    write_ablation_page(ablation.out, results)
+    tell(tables(results), ablation.out / "ablation.html")
 
 
 def of_arm(ablation: Ablation, arm: str, seed: int, out: Path) -> Experiment:

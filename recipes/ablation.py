@@ -4,19 +4,13 @@ Figures: {arm: {measure: {k: {"mean", "low", "high", "seeds"}}}}, with k as text
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
-
-STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""The 97.5% quantiles of Student's t with 1, 2, ... degrees of freedom."""
-NORMAL = 1.960
-"""The same with very many."""
+from recipes.intervals import interval, said
 
 Figures = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 
@@ -53,16 +47,6 @@ def _figures(measured: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str, 
                 yield f"{reader} R@5", k, value["r5"]
 
 
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """The mean over seeds and, from two seeds on, its 95% interval."""
-    middle, degrees = mean(values), len(values) - 1
-    if not degrees:
-        return {"mean": middle, "low": None, "high": None, "seeds": list(values)}
-    quantile = STUDENT[degrees - 1] if degrees <= len(STUDENT) else NORMAL
-    reach = quantile * stdev(values) / sqrt(len(values))
-    return {"mean": middle, "low": middle - reach, "high": middle + reach, "seeds": list(values)}
-
-
 def tables(figures: Figures) -> list[Table]:
     """A table for each measure, an arm in each row; then what was wanted of ours."""
     measures = list(dict.fromkeys(name for of_arm in figures.values() for name in of_arm))
@@ -74,16 +58,13 @@ def _table(measure: str, figures: Figures) -> Table:
     lengths = list(next(iter(rows.values())))
     return Table(
         columns=(measure, *(f"k = {k}" for k in lengths)),
-        rows=[(arm, *(_said(at[k], measure) for k in lengths)) for arm, at in rows.items()],
+        rows=[(arm, *(said(at[k], *_unit(measure)) for k in lengths)) for arm, at in rows.items()],
     )
 
 
-def _said(value: Mapping[str, Any], measure: str) -> str:
-    scale, digits = (1, 1) if measure == "PSNR" else (100, 1)
-    middle = f"{scale * value['mean']:.{digits}f}"
-    if value["low"] is None:
-        return middle
-    return f"{middle} ± {scale * (value['high'] - value['mean']):.{digits}f}"
+def _unit(measure: str) -> tuple[float, int]:
+    """Decibels as they are, the rest in percent; and the digits behind the point."""
+    return (1, 1) if measure == "PSNR" else (100, 1)
 
 
 def wanted(figures: Figures) -> Table:

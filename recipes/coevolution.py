@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.ablation import interval
 from recipes.engine.page import Cell, Section, Table, write_page
+from recipes.intervals import interval, said
 from recipes.rating import nats_at
 
 Results = Mapping[str, Any]
@@ -238,15 +238,9 @@ def tables(results: Results) -> list[Table]:
 
 def _table(title: str, of_arms: Results, measures: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (measure, *(_said(of_arm[measure]) for of_arm in of_arms.values())) for measure in measures
+        (measure, *(said(of_arm[measure]) for of_arm in of_arms.values())) for measure in measures
     ]
     return Table(columns=(title, *of_arms), rows=rows)
-
-
-def _said(value: Mapping[str, Any]) -> str:
-    if value["low"] is None:
-        return f"{value['mean']:.3f}"
-    return f"{value['mean']:.3f} ± {value['high'] - value['mean']:.3f}"
 
 
 def write_coevolution_page(out: Path, results: Results) -> None:

@@ -40,13 +40,11 @@ from ar import ARModel
 from data import TokenBatches, TokenStore
 from data.batches import Draw
 from orderer import Orderer, OrdererProcessor
+from recipes.comparison import check_arms, check_unguided, tell, write_comparison
 from recipes.compute import equal_steps, step_flops
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
-from recipes.engine.page import markdown_table
 from recipes.engine.processes import seed_everything
-from recipes.engine.result_kinds import write_result
-from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment, Task
@@ -54,7 +52,6 @@ from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.heads_report import gather, tables, write_heads_page
 from recipes.judging import check_judge
-from recipes.protocol import shared_protocol
 from recipes.variants import run_variants, variant
 
 DEFAULT = "flow"
@@ -89,16 +86,8 @@ class Comparison(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
-        if not self.arms or not self.seeds:
-            raise ValueError("a comparison needs at least one arm and one seed, got none")
-        if 1.0 not in self.guidance_scales:
-            raise ValueError(
-                "guidance_scales must hold 1.0, which is unguided, got "
-                f"{', '.join(map(str, self.guidance_scales))}"
-            )
+        check_arms(self.arms, ARMS, self.seeds)
+        check_unguided(self.guidance_scales)
         if self.train_ar.caption_weight:
             raise ValueError(
                 "arms are compared at equal cost, and that of writing captions is not counted: "
@@ -137,17 +126,9 @@ def main(comparison: Comparison) -> None:
         raise SystemExit(exit_code)
     compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in comparison.arms}
     results = gather(runs, compute)
-    about = {
-        "config": plain_settings(comparison),
-        "seeds": list(comparison.seeds),
-        "protocol": shared_protocol(runs.values()),
-        **provenance(),
-    }
-    write_result(comparison.out / "heads.json", "heads", {"results": results, **about})
+    write_comparison(comparison.out / "heads.json", comparison, runs.values(), results)
     write_heads_page(comparison.out, results, runs)
-    for table in tables(results):
-        print(f"\n{markdown_table(table)}")
-    print(f"\npage: {comparison.out / 'heads.html'}")
+    tell(tables(results), comparison.out / "heads.html")
 
 
 def check(comparison: Comparison) -> None:

@@ -32,18 +32,15 @@ from pathlib import Path
 from typing import Any
 
 from orderer.objectives import TEXT_TERMS
+from recipes.comparison import check_arms, check_unguided, tell, write_comparison
 from recipes.engine.cli import run as start
-from recipes.engine.page import markdown_table
-from recipes.engine.result_kinds import write_result
-from recipes.engine.results import provenance
-from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, Task
+from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.judging import check_judge
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_report import gather, tables, write_orders_page
-from recipes.protocol import shared_protocol
 from recipes.variants import job_of, run_all, variant
 
 LEARNED = "learned"
@@ -81,16 +78,8 @@ class Laboratory(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
-        if not self.arms or not self.seeds:
-            raise ValueError("a comparison needs at least one arm and one seed, got none")
-        if 1.0 not in self.guidance_scales:
-            raise ValueError(
-                "guidance_scales must hold 1.0, which is unguided, got "
-                f"{', '.join(map(str, self.guidance_scales))}"
-            )
+        check_arms(self.arms, ARMS, self.seeds)
+        check_unguided(self.guidance_scales)
         if self.order or "order" in self.ar:
             raise ValueError("order and ar.order are what the arms differ in, and cannot be set")
 
@@ -118,17 +107,9 @@ def main(laboratory: Laboratory) -> None:
     run_all(jobs, laboratory.processes)
     compute = {arm: described(costs[arm], steps[arm]) for arm in laboratory.arms}
     results = gather(runs, compute)
-    about = {
-        "config": plain_settings(laboratory),
-        "seeds": list(laboratory.seeds),
-        "protocol": shared_protocol(runs.values()),
-        **provenance(),
-    }
-    write_result(laboratory.out / "orders.json", "orders", {"results": results, **about})
+    write_comparison(laboratory.out / "orders.json", laboratory, runs.values(), results)
     write_orders_page(laboratory.out, results, runs)
-    for table in tables(results):
-        print(f"\n{markdown_table(table)}")
-    print(f"\npage: {laboratory.out / 'orders.html'}")
+    tell(tables(results), laboratory.out / "orders.html")
 
 
 def check(laboratory: Laboratory) -> None:
@@ -136,8 +117,9 @@ def check(laboratory: Laboratory) -> None:
     measured = replace(laboratory, evaluation=replace(laboratory.evaluation, tasks=TASKS))
     check_judge(measured)
     check_fidelity(measured)
-    size = laboratory.orderer_config().image_size
-    check_enough(measured, laboratory.data.open_unseen(size))
+    config = laboratory.orderer_config()
+    check_apart(laboratory.evaluation.features, config)
+    check_enough(measured, laboratory.data.open_unseen(config.image_size))
 
 
 def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -> Experiment:

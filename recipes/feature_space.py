@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from ar.evaluation import FEATURES, Classifier
 from orderer import Orderer, OrdererConfig, open_clip_towers
+from orderer.sequences import FixedOrder, SequenceConfig
 from orderer.weights import check_safe, digest_of
 
 JUDGE = "judge"
@@ -69,7 +70,7 @@ def number_of_features(spec: str) -> int:
     return FEATURES if named.kind == JUDGE else OF_INCEPTION
 
 
-def check_apart(spec: str, config: OrdererConfig) -> None:
+def check_apart(spec: str, config: OrdererConfig | SequenceConfig) -> None:
     """Refuse the features of weights that an orderer started from, before they are read.
 
     Raises:
@@ -82,7 +83,7 @@ def check_apart(spec: str, config: OrdererConfig) -> None:
     check_safe(path)
     digest = digest_of([path])
     for part in ("features", "text"):
-        weights = getattr(config, f"{part}_weights")
+        weights = getattr(config, f"{part}_weights", None)  # a fixed order has none
         if weights and weights["sha256"] == digest:
             _refuse(spec, part)
 
@@ -113,7 +114,7 @@ class FeatureSpace:
         seen = [self.net(some.to(self.device)).float().cpu() for some in images.split(CHUNK)]
         return torch.cat(seen)
 
-    def check_not_of(self, orderer: Orderer) -> None:
+    def check_not_of(self, orderer: Orderer | FixedOrder) -> None:
         """Refuse a tower of which an orderer holds a part, under whatever name.
 
         Raises:

@@ -11,10 +11,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.ablation import interval
+from recipes.comparison import first_runs
 from recipes.engine import pictures
 from recipes.engine.charts import Bars
 from recipes.engine.page import Cell, Section, Table, write_page
+from recipes.intervals import cell, interval, number
 
 Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
@@ -111,28 +112,14 @@ def heads(results: Results) -> Table:
             arm,
             of_arm["compute"]["steps"],
             of_arm["compute"]["flops"]["step"] / 1e9,
-            *(_said(of_arm["figures"].get(measure)) for measure in measures),
+            *(cell(of_arm["figures"].get(measure)) for measure in measures),
         )
         for arm, of_arm in arms.items()
     ]
     for who, of_bound in results["bounds"].items():
         values = (of_bound.get(measure.split(", ")[0]) for measure in measures)
-        rows.append(
-            (who, None, None, *(None if each is None else _number(each) for each in values))
-        )
+        rows.append((who, None, None, *(None if each is None else number(each) for each in values)))
     return Table(columns=("head", "steps", "GFLOP a step", *measures), rows=rows)
-
-
-def _said(value: Mapping[str, Any] | None) -> str | None:
-    if value is None:
-        return None
-    if value["low"] is None:
-        return _number(value["mean"])
-    return f"{_number(value['mean'])} ± {_number(value['high'] - value['mean'])}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def verdict(results: Results) -> Table:
@@ -195,7 +182,7 @@ def write_heads_page(out: Path, results: Results, runs: Runs) -> None:
             text="The same captions and noise for all, without guidance; the first seed.",
             pictures=[
                 (runs[arm, seed] / "pictures" / "separate" / "generated.png", arm)
-                for arm, seed in _first_runs(runs)
+                for arm, seed in first_runs(runs)
             ],
         ),
     ]
@@ -230,10 +217,3 @@ def _drawn(out: Path, results: Results) -> list[tuple[Path, str]]:
             pictures.curves(series, path, x_label="position", y_label=name)
             drawn.append((path, label))
     return drawn
-
-
-def _first_runs(runs: Runs) -> list[tuple[str, int]]:
-    first: dict[str, tuple[str, int]] = {}
-    for arm, seed in runs:
-        first.setdefault(arm, (arm, seed))
-    return list(first.values())

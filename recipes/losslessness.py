@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.ablation import interval
+from recipes.comparison import first_runs
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
+from recipes.intervals import interval, said
 from recipes.reading import CONTINUOUS
 
 Results = Mapping[str, Any]
@@ -85,16 +86,16 @@ def table(results: Results) -> Table:
             results["dims"][length],
             _named(code, results),
             None if found["bits"] is None else round(found["bits"]),
-            _said(found["share"], 100),
-            _said(found["characters"], 1, digits=2),
+            said(found["share"], 100, 1),
+            said(found["characters"], digits=2),
             None if found["most"] is None else f"{100 * found['most']:.1f}",
-            _said(found["psnr"], 1),
+            said(found["psnr"], digits=1),
         )
         for length, of_length in results["lengths"].items()
         for code, found in of_length.items()
     ]
     of_pixels = results[PIXELS]
-    share, characters = _said(of_pixels["share"], 100), _said(of_pixels["characters"], 1, digits=2)
+    share, characters = said(of_pixels["share"], 100, 1), said(of_pixels["characters"], digits=2)
     rows.append((None, None, PIXELS, None, share, characters, None, None))
     columns = ("K", "K x D", "read from", "bits", "characters read, %", "of an image")
     return Table(columns=(*columns, "most by the bits, %", "PSNR"), rows=rows)
@@ -108,7 +109,7 @@ def by_length(results: Results) -> Table:
     return Table(
         columns=("characters read, %", *(f"of {length}" for length in lengths)),
         rows=[
-            (name, *(_said(found["by_length"][length], 100) for length in lengths))
+            (name, *(said(found["by_length"][length], 100, 1) for length in lengths))
             for name, found in rows.items()
         ],
     )
@@ -118,13 +119,6 @@ def _named(code: str, results: Results) -> str:
     if code == CONTINUOUS:
         return code
     return f"{code} x {results['protocol']['codes']} codes"
-
-
-def _said(value: Mapping[str, Any], scale: float, digits: int = 1) -> str:
-    middle = f"{scale * value['mean']:.{digits}f}"
-    if value["low"] is None:
-        return middle
-    return f"{middle} ± {scale * (value['high'] - value['mean']):.{digits}f}"
 
 
 def write_losslessness_page(out: Path, results: Results, runs: Runs) -> None:
@@ -145,9 +139,6 @@ def write_losslessness_page(out: Path, results: Results, runs: Runs) -> None:
         y_label="characters read, %",
         log2_x=True,
     )
-    firsts: dict[int, Path] = {}
-    for (length, _), run in runs.items():
-        firsts.setdefault(length, run)
     sections = [
         Section(
             heading="Characters read",
@@ -164,8 +155,8 @@ def write_losslessness_page(out: Path, results: Results, runs: Runs) -> None:
             heading="Rebuilt",
             text="The first seed; the orderer's decoder has seen no code in its training.",
             pictures=[
-                (run / "pictures" / "separate" / "strings.png", f"K = {length}")
-                for length, run in firsts.items()
+                (runs[length, seed] / "pictures" / "separate" / "strings.png", f"K = {length}")
+                for length, seed in first_runs(runs)
             ],
         ),
     ]

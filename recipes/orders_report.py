@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.ablation import interval
+from recipes.comparison import first_runs
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
+from recipes.intervals import cell, interval
 from recipes.rating import nats_at
 
 Results = Mapping[str, Any]
@@ -216,7 +217,7 @@ def tables(results: Results) -> list[Table]:
 
 def _table(title: str, arms: Results, part: str, measures: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (arm, *(_said(of_arm[part].get(measure)) for measure in measures))
+        (arm, *(cell(of_arm[part].get(measure)) for measure in measures))
         for arm, of_arm in arms.items()
     ]
     return Table(columns=(title, *measures), rows=rows)
@@ -226,7 +227,7 @@ def claim(results: Results) -> Table:
     """Whether the learned order does better than raster, by rule: the interval decides."""
     against = results["arms"][LEARNED]["against_raster"]
     rows: list[tuple[Cell, ...]] = [
-        (name, _said(against.get(measure)), _word(against.get(measure)))
+        (name, cell(against.get(measure)), _word(against.get(measure)))
         for measure, name in CLAIMS.items()
     ]
     return Table(columns=("learned against raster", "better by", "verdict"), rows=rows)
@@ -240,18 +241,6 @@ def _word(difference: Mapping[str, Any] | None) -> str:
     if difference["low"] > 0:
         return "better"
     return "worse" if difference["high"] < 0 else "undecided"
-
-
-def _said(value: Mapping[str, Any] | None) -> str | None:
-    if value is None:
-        return None
-    if value["low"] is None:
-        return _number(value["mean"])
-    return f"{_number(value['mean'])} ± {_number(value['high'] - value['mean'])}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
@@ -292,7 +281,7 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
             text="The first seed; drawn from the same captions and without guidance.",
             pictures=[
                 (runs[arm, seed] / "pictures" / "separate" / f"{name}.png", f"{arm}: {name}")
-                for arm, seed in _first_runs(runs)
+                for arm, seed in first_runs(runs)
                 for name in ("strips", "generated")
             ],
         ),
@@ -314,10 +303,3 @@ def _drawn(out: Path, results: Results) -> list[tuple[Path, str]]:
         pictures.curves(series, path, x_label="tokens", y_label=name)
         drawn.append((path, name))
     return drawn
-
-
-def _first_runs(runs: Runs) -> list[tuple[str, int]]:
-    first: dict[str, tuple[str, int]] = {}
-    for arm, seed in runs:
-        first.setdefault(arm, (arm, seed))
-    return list(first.values())

@@ -32,19 +32,15 @@ from typing import Any
 from ar import ARModel
 from orderer import Orderer, OrdererProcessor
 from recipes.coevolution import gather, tables, write_coevolution_page
+from recipes.comparison import check_arms, tell, write_comparison
 from recipes.compute import equal_steps, flops_of
 from recipes.engine.cli import run as start
-from recipes.engine.page import markdown_table
 from recipes.engine.processes import seed_everything
-from recipes.engine.result_kinds import write_result
-from recipes.engine.results import provenance
-from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, Task
 from recipes.fidelity import can_see
 from recipes.joining import Joint
 from recipes.judging import check_judge
-from recipes.protocol import shared_protocol
 from recipes.variants import job_of, run_all, variant
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -70,14 +66,10 @@ class Coevolution(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}")
+        check_arms(self.arms, ARMS, self.seeds)
         for arm in ("frozen", JOINT):
             if arm not in self.arms:
                 raise ValueError(f"arms must hold {arm}, got {', '.join(self.arms)}")
-        if not self.seeds:
-            raise ValueError("seeds must hold at least one, got none")
         if self.train_joint.route not in ("align", "context", "decode", "rate"):
             raise ValueError(
                 "train_joint.route is that of the joint arm: it must reach the orderer and not "
@@ -104,17 +96,9 @@ def main(proof: Coevolution) -> None:
     every = {**{(START, seed): out for seed, out in starts.items()}, **runs}
     compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in proof.arms}
     results = gather(every, compute)
-    about = {
-        "config": plain_settings(proof),
-        "seeds": list(proof.seeds),
-        "protocol": shared_protocol(starts.values()),
-        **provenance(),
-    }
-    write_result(proof.out / "coevolution.json", "coevolution", {"results": results, **about})
+    write_comparison(proof.out / "coevolution.json", proof, starts.values(), results)
     write_coevolution_page(proof.out, results)
-    for table in tables(results):
-        print(f"\n{markdown_table(table)}")
-    print(f"\npage: {proof.out / 'coevolution.html'}")
+    tell(tables(results), proof.out / "coevolution.html")
 
 
 def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:

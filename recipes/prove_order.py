@@ -20,14 +20,11 @@ import torch
 
 from data.scenes import NAMED_AT
 from orderer.evaluation import rank_correlation
+from recipes.comparison import write_comparison
 from recipes.engine import pictures
 from recipes.engine.cli import run as start
 from recipes.engine.page import Table, markdown_table
-from recipes.engine.result_kinds import write_result
-from recipes.engine.results import provenance
-from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
-from recipes.protocol import shared_protocol
 from recipes.variants import run_variants, variant
 
 
@@ -57,14 +54,7 @@ def main(policies: Policies) -> None:
     if exit_code := run_variants(variants, tasks, policies.processes, policies.resume):
         raise SystemExit(exit_code)
     found = {policy: followed(policy, runs) for policy in NAMED_AT}
-    results = {
-        "results": found,
-        "config": plain_settings(policies),
-        "seeds": list(policies.seeds),
-        "protocol": shared_protocol(runs.values()),
-        **provenance(),
-    }
-    write_result(policies.out / "order.json", "order", results)
+    write_comparison(policies.out / "order.json", policies, runs.values(), found)
     pictures.followed_order(
         {policy: each["readable_from"] for policy, each in found.items()},
         NAMED_AT,

@@ -59,6 +59,7 @@ def test_one_rule_everywhere_is_near_the_top_and_a_rule_of_each_position_far_bel
     assert good["conflict"]["mean"] > bad["conflict"]["mean"] + 0.3
 
 
+@pytest.mark.long
 def test_tokens_of_other_sequences_give_nothing_so_there_is_no_figure() -> None:
     found = measured("exchanged")
     assert found["gain"]["mean"] < 0.01 and found["eq"] is None

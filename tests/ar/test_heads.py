@@ -32,6 +32,10 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+VARIANTS = ("flow-velocity", "flow-noise", "diffusion-velocity")
+"""Of heads that are there in another form."""
+
+
 def make(name: str) -> StateHead:
     head = make_head(ARConfig(**{**SIZES, **HEADS[name], "head": name.partition("-")[0]}))
     assert isinstance(head, StateHead)
@@ -89,7 +93,14 @@ BOUND = 0.13
 and the Gaussian of its moments 0.18."""
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if name != "regression"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in VARIANTS else [])
+        for name in HEADS
+        if name != "regression"
+    ],
+)
 def test_a_head_recovers_two_moons(name: str) -> None:
     head = trained_on_moons(name)
     for label in (0, 1):

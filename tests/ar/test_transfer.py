@@ -54,7 +54,7 @@ def test_a_share_is_of_what_can_be_gained_where_surely_something_can() -> None:
 
 
 def test_the_mean_takes_what_misleads_for_nothing() -> None:
-    found = Transfer(gains=torch.ones(16, 4), shares=[-3, 1.2, None, 0.5], without_positions=0.0)
+    found = Transfer(gains=torch.ones(16, 4), shares=[-3.0, 1.2, None, 0.5], without_positions=0.0)
     assert found.mean == pytest.approx(0.5)
 
 

@@ -89,7 +89,7 @@ def gradients(
     return {"losses": losses.detach(), "mix": mix.grad, "scale": scale.grad}
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_processes_agree_with_one_on_the_whole_batch(world: int, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     workers = [

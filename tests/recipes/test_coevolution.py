@@ -126,7 +126,7 @@ def test_runs_without_a_common_error_are_refused(runs: Any) -> None:
     [
         ({"arms": ("joint",)}, "arms must hold frozen, got joint"),
         ({"arms": ("frozen", "other")}, "arms must be among .*, got 'other'"),
-        ({"seeds": ()}, "seeds must hold at least one, got none"),
+        ({"seeds": ()}, "needs at least one arm and one seed, got none"),
         ({"ar": {"head": "energy"}}, "a rate needs a head among .*, got energy"),
         ({"train_joint": JointTraining(route="full")}, "must reach the orderer .*, got full"),
     ],

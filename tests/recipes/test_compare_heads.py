@@ -178,6 +178,7 @@ def test_the_default_is_counted_and_gets_all_its_steps(trained: Experiment, tmp_
     assert costs["regression"]["step"] < costs["flow"]["step"]
 
 
+@pytest.mark.long
 def test_a_whole_comparison_trains_measures_and_writes(
     trained: Experiment,
     tmp_path: Path,

@@ -127,6 +127,7 @@ def test_the_log_is_clean_and_ends_with_the_figures(run: Any) -> None:
     assert done.stdout.endswith(f"report:  {out / 'report.html'}\n")
 
 
+@pytest.mark.long
 def test_a_second_run_gives_the_same_numbers_even_if_it_was_stopped_on_the_way(
     run: Any, results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,9 +14,10 @@ from transformers import ConvNextConfig, ConvNextModel
 
 from orderer import Orderer, complete_settings, start_orderer
 from orderer.objectives import Teacher
+from orderer.sequences import FixedOrder, SequenceConfig
 from recipes import evaluate
 from recipes.experiment import Evaluation, Experiment
-from recipes.feature_space import FeatureSpace, number_of_features, parse_features
+from recipes.feature_space import FeatureSpace, check_apart, number_of_features, parse_features
 from recipes.fidelity import Fidelity, check_enough, check_fidelity, sentence
 from recipes.rebuilding import Eyes, make_teacher, mean_perceptual, reconstruction
 
@@ -87,6 +88,11 @@ def test_no_model_is_measured_in_its_own_features(tower: str, tmp_path: Path) ->
     reads = start_orderer(complete_settings({"text": tower, **without_text}))
     with pytest.raises(ValueError, match="text tower"):
         space.check_not_of(reads)
+
+
+def test_a_fixed_order_was_made_of_no_tower(tower: str) -> None:
+    check_apart(tower, SequenceConfig())
+    FeatureSpace(tower, None, CPU).check_not_of(FixedOrder(SequenceConfig()))
 
 
 def test_sets_are_compared_with_their_numbers_beside(tower: str) -> None:

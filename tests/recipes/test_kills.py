@@ -124,7 +124,13 @@ def die_in_a_step(moment: float) -> None:
     Run.log = counted  # type: ignore[method-assign]
 
 
-@stages
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(recipe, id=name, marks=[] if name == "joint" else [pytest.mark.long])
+        for recipe, name in NAMES.items()
+    ],
+)
 @pytest.mark.parametrize(
     ("inside", "anywhere"),
     [(2, 1), pytest.param(17, 33, marks=[pytest.mark.long, pytest.mark.timeout(1200)])],

@@ -63,6 +63,7 @@ def test_a_model_that_writes_is_trained_tuned_and_measured(copied: Experiment) -
         assert all(value < 0 for value in captioning["log_likelihood"].values())
 
 
+@pytest.mark.long
 def test_writing_can_be_resumed_to_the_same_bits(copied: Experiment) -> None:
     experiment = writing(copied)
     train_ar.main(experiment)

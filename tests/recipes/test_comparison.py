@@ -1,0 +1,38 @@
+"""What comparisons share: intervals over seeds, how they are said, and what is refused."""
+
+import pytest
+
+from recipes.comparison import check_arms, check_unguided, first_runs
+from recipes.intervals import cell, interval, number, said
+
+
+def test_three_seeds_reach_as_far_as_students_t_says() -> None:
+    found = interval([1.0, 2.0, 3.0])
+    assert found["mean"] == 2
+    assert found["high"] - 2 == pytest.approx(4.303 / 3**0.5)
+    assert found["low"] + found["high"] == pytest.approx(4)
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert interval([0.5]) == {"mean": 0.5, "low": None, "high": None, "seeds": [0.5]}
+
+
+def test_a_mean_is_said_with_half_of_its_interval() -> None:
+    value = {"mean": 0.25, "low": 0.15, "high": 0.35}
+    assert said(value) == "0.250 ± 0.100"
+    assert said(value, 100, 1) == "25.0 ± 10.0"
+    assert said({"mean": 12.345, "low": None, "high": None}) == "12.3"
+    assert cell(None) is None and number(-3.0) == "-3.000"
+
+
+def test_the_first_seed_of_each_arm_stands_for_it() -> None:
+    assert first_runs([("a", 3), ("b", 3), ("a", 0)]) == [("a", 3), ("b", 3)]
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(ValueError, match="arms must be among a, b, got 'c'"):
+        check_arms(["a", "c"], ("a", "b"), [0])
+    with pytest.raises(ValueError, match="at least one arm and one seed"):
+        check_arms(["a"], ("a",), [])
+    with pytest.raises(ValueError, match=r"guidance_scales must hold 1\.0, .* got 2\.0, 3\.0"):
+        check_unguided([2.0, 3.0])
