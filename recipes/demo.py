@@ -38,7 +38,7 @@ from recipes.training_record import read_record
 STAGES = ("train_orderer", "write_tokens", "train_ar", "train_joint", "evaluate")
 TRAININGS = ("train_orderer", "train_ar", "train_joint")
 REPORTED: tuple[Task, ...] = ("retrieval", "reconstruction", "generation")
-FOLDERS = ("checkpoints", "logs", "orderer", "tokens", "ar", "joint", "pictures")
+FOLDERS = ("checkpoints", "logs", "orderer", "tokens", "ar", "joint", "judges", "pictures")
 FILES = ("stages.json", "evaluation.json", "results.json", "report.html")
 
 

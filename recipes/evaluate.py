@@ -59,7 +59,7 @@ from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_pref
 from recipes.generation import Drawer, generation, said
 from recipes.judging import Judge, make_judge
 from recipes.labelling import labels_read
-from recipes.likelihood import likelihood
+from recipes.likelihood import densities, likelihood
 from recipes.order_quality import order_quality
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
@@ -173,28 +173,22 @@ def generating(
     """What the AR model knows of real tokens, and draws from captions, as far as it is asked."""
     experiment, tasks = drawer.experiment, drawer.experiment.evaluation.tasks
     found: dict[str, Any] = {}
+    pair = drawer.model, drawer.orderer, drawer.processor
+    captions = said(experiment, pairs, experiment.evaluation.scored)
+    known = None
+    if not {"likelihood", "order"}.isdisjoint(tasks):
+        known = densities(tokens_of(drawer.orderer, pairs), captions, *pair)
     if "likelihood" in tasks:
-        captions = said(experiment, pairs, experiment.evaluation.scored)
-        tokens = tokens_of(drawer.orderer, pairs)
-        found["likelihood"] = likelihood(
-            tokens, captions, drawer.model, drawer.orderer, drawer.processor
-        )
+        channels = drawer.model.config.token_dim
+        found["likelihood"] = None if known is None else likelihood(known, channels)
     if "rate" in tasks:
-        captions = said(experiment, pairs, experiment.evaluation.scored)
-        found["rate"] = rates(
-            tokens_of(drawer.orderer, pairs),
-            pairs.images,
-            captions,
-            drawer.model,
-            drawer.orderer,
-            drawer.processor,
-        )
+        tokens = tokens_of(drawer.orderer, pairs)
+        found["rate"] = rates(tokens, pairs.images, captions, *pair)
     if "trunk" in tasks:
         found |= read_from_trunk(experiment, pairs, drawer.orderer, drawer.model)
     if "order" in tasks:
-        captions = said(experiment, pairs, experiment.evaluation.scored)
         found["order_quality"] = order_quality(
-            experiment, pairs, captions, drawer.orderer, drawer.processor, drawer.model
+            experiment, pairs, known, drawer.orderer, drawer.model
         )
     if judge is not None and "generation" in tasks:
         found["generation"] = generation(drawer, unseen, judge, eyes.space, folder)

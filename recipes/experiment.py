@@ -274,6 +274,8 @@ class Evaluation:
     """Folder of a vision model of transformers, in whose eyes rebuilt images are compared, too."""
     judge_steps: int = 300
     """Training of the judge."""
+    judges: Path | None = None
+    """Where trained judges are left and looked for; null: OUT/judges."""
     scored: int = 500
     """Images of the test split whose likelihood and rate are taken."""
     judge_scenes: int = 10_000

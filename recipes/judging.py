@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from ar.evaluation import (
     Classifier,
+    SceneJudge,
     accuracy,
     following,
     tag_precision,
@@ -23,6 +26,7 @@ from orderer.evaluation import retrieval_metrics
 from recipes.data_settings import TUNING
 from recipes.experiment import Experiment
 from recipes.tagging import common_words, tags_of
+from recipes.trained_once import trained_once
 
 SEED = 0
 """Of every judge, whatever the experiment's: runs with other seeds are judged by the same one."""
@@ -72,6 +76,11 @@ def make_judge(
             return _retrieval_judge(captions, orderer, processor)
 
 
+def judges_of(experiment: Experiment) -> Path:
+    """Where the judges of an experiment are left, once they are trained."""
+    return experiment.evaluation.judges or experiment.out / "judges"
+
+
 def check_judge(experiment: Experiment) -> None:
     """Refuse to judge anything but scenes by what is known of scenes."""
     source = experiment.data.source
@@ -91,15 +100,17 @@ def check_judge(experiment: Experiment) -> None:
 def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
     number_seen = experiment.evaluation.judge_scenes
     train = load_scenes("judge", number_seen, pairs.images.shape[-1])
-    with torch.enable_grad():
-        judge = train_judge(
-            train.images,
-            [_things(scene) for _, scene in numbered_scenes("judge", number_seen)],
-            shapes=len(SHAPES),
-            colours=len(COLOURS),
-            steps=experiment.evaluation.judge_steps,
-            seed=SEED,
-        )
+    things = [_things(scene) for _, scene in numbered_scenes("judge", number_seen)]
+    sorts, steps = (
+        {"shapes": len(SHAPES), "colours": len(COLOURS)},
+        experiment.evaluation.judge_steps,
+    )
+    judge = trained_once(
+        judges_of(experiment),
+        make=partial(SceneJudge, **sorts),
+        train=partial(train_judge, train.images, things, **sorts, steps=steps, seed=SEED),
+        on=(train.images, things, steps, SEED),
+    )
     said = [
         _things(scene)
         for _, scene in numbered_scenes(experiment.data.unseen or experiment.data.test, number)
@@ -128,14 +139,13 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
                 f"{experiment.data.train} are {', '.join(names[:10])}{', ...' * (len(names) > 10)}"
             )
     wanted = torch.tensor([names.index(caption) for caption in captions])
-    with torch.enable_grad():
-        classifier = train_classifier(
-            train.images,
-            labels,
-            classes=len(names),
-            steps=experiment.evaluation.judge_steps,
-            seed=SEED,
-        )
+    classes, steps = len(names), experiment.evaluation.judge_steps
+    classifier = trained_once(
+        judges_of(experiment),
+        make=partial(Classifier, classes),
+        train=partial(train_classifier, train.images, labels, classes, steps=steps, seed=SEED),
+        on=("classes", train.images, labels, classes, steps, SEED),
+    )
     return Judge(
         about=f"a small network trained on {len(train)} real images tells {len(names)} classes",
         score=lambda images: {"class": accuracy(classifier, images, wanted)},
@@ -147,13 +157,13 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
 def _word_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
     train = _training_pairs(experiment, pairs)
     words = common_words(train.captions)
-    with torch.enable_grad():
-        tagger = train_tagger(
-            train.images,
-            tags_of(train.captions, words),
-            steps=experiment.evaluation.judge_steps,
-            seed=SEED,
-        )
+    tags, steps = tags_of(train.captions, words), experiment.evaluation.judge_steps
+    tagger = trained_once(
+        judges_of(experiment),
+        make=partial(Classifier, len(words)),
+        train=partial(train_tagger, train.images, tags, steps=steps, seed=SEED),
+        on=("words", train.images, tags, steps, SEED),
+    )
     wanted = tags_of(pairs.captions[:number], words)
     about = (
         f"a small network trained on {len(train)} real images says which of {len(words)} words fit "

@@ -1,10 +1,14 @@
-"""How likely an AR model finds the tokens of test images: what compares heads of one orderer."""
+"""How likely an AR model finds the tokens of test images: what compares heads of one orderer.
+
+N images   K tokens   D channels of a token
+"""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ar import ARModel
@@ -17,18 +21,16 @@ CHUNK = 50
 
 
 @torch.no_grad()
-def likelihood(
-    tokens: Tensor,
+def densities(
+    tokens: Float[Tensor, "_ K D"],
     captions: Sequence[str],
     model: ARModel,
     orderer: ImageSequence,
     processor: OrdererProcessor,
-) -> dict[str, Any] | None:
-    """The log-likelihood of the first tokens, given a caption each, see `ARModel.log_prob`.
+) -> Float[Tensor, "N K"] | None:
+    """Nats of each of the first tokens, given a caption each; None for a head without likelihood.
 
-    Returns:
-        `nats` and `bits` for each dimension (higher is better), `at`: nats at each position, and
-        `error`: the standard error of `nats` over the images. None for a head without likelihood.
+    See `ARModel.log_prob`.
     """
     if not model.head.has_likelihood:
         return None
@@ -38,7 +40,17 @@ def likelihood(
         condition = condition_on(captions[i : i + CHUNK], model, orderer, processor)
         some = tokens[i : i + len(condition.keep)]
         parts.append(model.log_prob(some, condition, generator=noise))
-    each = torch.cat(parts).double() / tokens.shape[-1]  # [N, K]
+    return torch.cat(parts)
+
+
+def likelihood(known: Float[Tensor, "N K"], channels: int) -> dict[str, Any]:
+    """What `densities` come to.
+
+    Returns:
+        `nats` and `bits` for each dimension (higher is better), `at`: nats at each position, and
+        `error`: the standard error of `nats` over the images.
+    """
+    each = known.double() / channels  # [N, K]
     of_images = each.mean(dim=1)
     nats = of_images.mean().item()
     return {

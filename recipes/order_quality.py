@@ -3,7 +3,6 @@
 N, M images   K tokens   D channels of a token
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,26 +14,24 @@ from ar import ARModel
 from ar.evaluation import (
     Schooling,
     Sequences,
-    context_gain,
     gini,
+    marginal_log_prob,
     measure_order,
     semantic_first,
     small_model,
     useless_tokens,
     variation,
 )
+from ar.model import NOISE_FLOOR
 from data import Pairs
-from orderer import OrdererProcessor, prefix_lengths
+from orderer import prefix_lengths
 from orderer.evaluation import readable
 from orderer.sequences import ImageSequence
-from recipes.conditions import condition_on
 from recipes.decoding import decoded
 from recipes.experiment import Experiment
 from recipes.probing import tokens_of
 from recipes.questions import questions
 
-CHUNK = 50
-"""Images whose density is taken at once: their noise depends on it."""
 SEED = 0
 
 
@@ -42,12 +39,18 @@ SEED = 0
 def order_quality(
     experiment: Experiment,
     pairs: Pairs,
-    captions: Sequence[str],
+    known: Float[Tensor, "N K"] | None,
     sequence: ImageSequence,
-    processor: OrdererProcessor,
     model: ARModel,
 ) -> dict[str, Any]:
-    """Measure an order on the first images, one for each caption.
+    """Measure an order on the first images, as many as are scored.
+
+    Args:
+        experiment: says how much is measured.
+        pairs: the test images.
+        known: what the model gives the tokens of the first of them, see `recipes.likelihood`.
+        sequence: the order.
+        model: of it.
 
     Returns:
         `alike`: how alike positions are for small models, see `ar.evaluation.measure_order`, null
@@ -62,11 +65,12 @@ def order_quality(
     lengths = prefix_lengths(sequence.config.tokens)
     read = readable(train.cpu(), asked.fit_answers, test.cpu(), asked.test_answers, lengths)
     scores = {k: sum(at[k] for at in read.values()) / len(read) for k in lengths}
-    some, is_random = test[: len(captions)], model.config.order == "random"
+    number, is_random = experiment.evaluation.scored, model.config.order == "random"
+    some = test[:number]
     return {
         "alike": None if is_random else _alike(train, test, experiment.evaluation.probe_steps),
-        "gain": _gain(train, some, captions, sequence, processor, model),
-        "tokens": useless_tokens(_errors(sequence, some, pairs.images[: len(captions)])),
+        "gain": _gain(known, train, some, model),
+        "tokens": useless_tokens(_errors(sequence, some, pairs.images[:number])),
         "semantic_first": semantic_first(scores, 0.0) if scores[lengths[-1]] > 0 else None,
         "scores": {str(k): score for k, score in scores.items()},
     }
@@ -86,21 +90,15 @@ def _alike(
 
 
 def _gain(
+    known: Float[Tensor, "N K"] | None,
     train: Float[Tensor, "M K D"],
     tokens: Float[Tensor, "N K D"],
-    captions: Sequence[str],
-    sequence: ImageSequence,
-    processor: OrdererProcessor,
     model: ARModel,
 ) -> dict[str, Any] | None:
-    if not model.head.has_likelihood or model.config.order == "random":
+    if known is None or model.config.order == "random":
         return None  # an order that is drawn anew has no positions to compare
-    noise = torch.Generator(tokens.device).manual_seed(SEED)
-    parts = []
-    for i in range(0, len(captions), CHUNK):
-        condition = condition_on(captions[i : i + CHUNK], model, sequence, processor)
-        parts.append(context_gain(model, train, tokens[i : i + CHUNK], condition, noise))
-    at = torch.cat(parts).mean(dim=0)  # [K]
+    gained = known.double() - marginal_log_prob(train, tokens, NOISE_FLOOR * model.std)
+    at = gained.mean(dim=0)  # [K]
     is_gained = at.mean().item() > 0
     return {
         "at": at.tolist(),

@@ -11,13 +11,19 @@ import yaml
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment
+from recipes.judging import judges_of
 
 
 def variant(experiment: Experiment, out: Path, seed: int, **changes: Any) -> Experiment:
-    """One run of an experiment that is to run in many ways: on one process, in its own folder."""
+    """One run of an experiment that is to run in many ways: on one process, in its own folder.
+
+    All are judged by the judge of the first.
+    """
     settings = {field.name: getattr(experiment, field.name) for field in fields(Experiment)}
     plain = Experiment(**{**settings, "out": out, "seed": seed, "processes": 1, "resume": False})
-    return replace(plain, **changes)
+    changed = replace(plain, **changes)
+    judged = replace(changed.evaluation, judges=judges_of(experiment))
+    return replace(changed, evaluation=judged)
 
 
 def run_variants(

@@ -4,7 +4,7 @@ from .caption_following import Thing, following
 from .classifier import FEATURES, Classifier, accuracy, train_classifier
 from .coverage import NEIGHBOURS, precision_recall
 from .deviation import deviations, drifting
-from .difficulty import context_gain, gini, marginal_log_prob, variation
+from .difficulty import gini, marginal_log_prob, variation
 from .equivariance import equivariance, measure_order
 from .fidelity import frechet_distance, kernel_distance
 from .gradient_conflict import conflict, gradient_cosines
@@ -26,7 +26,6 @@ __all__ = [
     "Transfer",
     "accuracy",
     "conflict",
-    "context_gain",
     "deviations",
     "drifting",
     "equivariance",

@@ -3,8 +3,9 @@
     N images   M training images   K tokens   D channels of a token
 
 A raw loss says little of how hard a position is: noise is hard to predict and nothing is to be
-learned of it. So each token's density is taken over that of a Gaussian of its position, which knows
-neither the tokens before it nor the condition.
+learned of it. So each token's density, by `ARModel.log_prob`, is taken over that of a Gaussian of
+its position, which knows neither the tokens before it nor the condition. A head that knows a shape
+which no Gaussian has gains by that too, context or not.
 """
 
 import math
@@ -12,32 +13,6 @@ import math
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-
-from ..model import NOISE_FLOOR, ARModel
-from ..trunk import Condition
-
-
-def context_gain(
-    model: ARModel,
-    train: Float[Tensor, "M K D"],
-    tokens: Float[Tensor, "N K D"],
-    condition: Condition,
-    generator: torch.Generator | None = None,
-) -> Float64[Tensor, "N K"]:
-    """Nats that a model gives each token over the Gaussian of its position.
-
-    Both densities are of tokens with the noise of `ARModel.log_prob`. A head that knows a shape
-    which no Gaussian has gains by that too, context or not.
-
-    Args:
-        model: with a likelihood.
-        train: tokens that the Gaussians are fitted on.
-        tokens: of other images.
-        condition: before them.
-        generator: of the noise, on the model's device.
-    """
-    known = model.log_prob(tokens, condition, generator=generator).double()
-    return known - marginal_log_prob(train, tokens, NOISE_FLOOR * model.std)
 
 
 def marginal_log_prob(
@@ -48,7 +23,7 @@ def marginal_log_prob(
     Args:
         train: tokens whose means and full covariances the Gaussians have.
         tokens: without noise; the mean over their noise is taken in closed form.
-        noise: deviation of the noise, above 0.
+        noise: deviation of the noise, above 0; in `ARModel.log_prob` it is NOISE_FLOOR deviations.
 
     Raises:
         ValueError: for fewer than D + 1 training images, whose covariance has no full rank.

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ar import ARConfig, ARModel
-from ar.evaluation import context_gain, gini, marginal_log_prob, variation
+from ar.evaluation import gini, marginal_log_prob, variation
+from ar.model import NOISE_FLOOR
 
 
 def test_one_position_that_gains_all_and_all_that_gain_alike() -> None:
@@ -47,7 +48,9 @@ def test_a_model_that_knows_the_gaussian_alone_gains_nothing() -> None:
     model = ARModel(config).eval()  # an untrained head says 0, with a deviation of 1
     train = 5 + 2 * torch.randn(4_000, 3, 2)
     model.set_statistics(train.mean(dim=0), train.std(dim=0))
-    gain = context_gain(model, train, 5 + 2 * torch.randn(2_000, 3, 2), model.unconditioned(2_000))
+    tokens = 5 + 2 * torch.randn(2_000, 3, 2)
+    known = model.log_prob(tokens, model.unconditioned(2_000))
+    gain = known - marginal_log_prob(train, tokens, NOISE_FLOOR * model.std)
     assert gain.shape == (2_000, 3)
     assert gain.mean(dim=0).abs().max() < 0.02
 

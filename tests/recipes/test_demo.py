@@ -2,6 +2,9 @@
 
 import json
 import re
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +34,41 @@ STAGES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A demo that came to its end."""
+
+    out: Path
+    said: str
+    log: str
+
+    def results(self) -> Any:
+        return json.loads((self.out / "results.json").read_text())
+
+
+def launch_here(stage: str, arguments: list[str | Path], processes: int) -> int:
+    """A stage in this process: without the five starts of an interpreter."""
+    assert processes == 1
+    start(STAGES[stage].main, Experiment, [*map(str, arguments)])
+    return 0
+
+
 @pytest.fixture(scope="module")
-def run(program: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The finished program and its folder."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("demo") / "run"
-    done = program("recipes.demo", "--config", SMOKE, f"--out={out}")
-    assert done.returncode == 0, done.stderr
-    return done, out
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(StringIO()) as said,
+        redirect_stderr(StringIO()) as log,
+    ):
+        patch.setattr(demo, "launch", launch_here)
+        start(demo.main, Experiment, ["--config", str(SMOKE), f"--out={out}"])
+    return Finished(out=out, said=said.getvalue(), log=log.getvalue())
 
 
 @pytest.fixture(scope="module")
-def results(run: Any) -> Any:
-    return json.loads((run[1] / "results.json").read_text())
+def results(run: Finished) -> Any:
+    return run.results()
 
 
 def test_the_retrieval_of_every_prefix_is_there(results: Any) -> None:
@@ -86,18 +112,17 @@ def test_the_numbers_say_where_they_come_from(results: Any) -> None:
     assert results["seeds"] == [0]
     assert results["versions"]["torch"] == torch.__version__
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", results["commit"])
-    assert "-m recipes.demo --config" in results["command"]
 
 
-def test_the_report_needs_no_other_file(run: Any) -> None:
-    page = (run[1] / "report.html").read_text()
+def test_the_report_needs_no_other_file(run: Finished) -> None:
+    page = (run.out / "report.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)', page)
     assert len(sources) >= 7
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
-def test_the_pictures_are_there(run: Any) -> None:
-    folder = run[1] / "pictures"
+def test_the_pictures_are_there(run: Finished) -> None:
+    folder = run.out / "pictures"
     assert all((folder / name).is_file() for name in PICTURES)
     for when in ("separate", "joint"):
         names = {path.name for path in (folder / when).iterdir()}
@@ -105,8 +130,8 @@ def test_the_pictures_are_there(run: Any) -> None:
 
 
 @pytest.mark.parametrize("models", [".", "joint"])
-def test_the_models_load_and_draw(models: str, run: Any) -> None:
-    folder = run[1] / models
+def test_the_models_load_and_draw(models: str, run: Finished) -> None:
+    folder = run.out / models
     orderer = Orderer.from_pretrained(folder / "orderer")
     processor = OrdererProcessor.from_pretrained(folder / "orderer")
     model = ARModel.from_pretrained(folder / "ar")
@@ -120,23 +145,45 @@ def test_the_models_load_and_draw(models: str, run: Any) -> None:
     )
 
 
-def test_the_log_is_clean_and_ends_with_the_figures(run: Any) -> None:
-    done, out = run
-    assert not re.search("warning|traceback|error", done.stderr, flags=re.IGNORECASE)
-    assert "| measure " in done.stdout and "| PSNR in dB " in done.stdout
-    assert done.stdout.endswith(f"report:  {out / 'report.html'}\n")
+def test_the_log_is_clean_and_ends_with_the_figures(run: Finished) -> None:
+    check_said(run.said, run.log, run.out)
+
+
+def check_said(said: str, log: str, out: Path) -> None:
+    assert not re.search("warning|traceback|error", log, flags=re.IGNORECASE)
+    assert "| measure " in said and "| PSNR in dB " in said
+    assert said.endswith(f"report:  {out / 'report.html'}\n")
+
+
+def check_same(again: Path, run: Finished) -> None:
+    """To the last bit, but for time and place."""
+    results, found = run.results(), json.loads((again / "results.json").read_text())
+    assert all(found[name] == results[name] for name in results.keys() - DIFFERENT)
+    for model in ("orderer", "ar", "joint/orderer", "joint/ar"):
+        weights = f"{model}/model.safetensors"
+        assert (again / weights).read_bytes() == (run.out / weights).read_bytes()
 
 
 @pytest.mark.long
-def test_a_second_run_gives_the_same_numbers_even_if_it_was_stopped_on_the_way(
-    run: Any, results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_started_by_a_user_it_gives_the_same_numbers(
+    run: Finished, program: Any, tmp_path: Path
 ) -> None:
-    """It does not start five interpreters, but that is not what could change the numbers."""
+    done = program("recipes.demo", "--config", SMOKE, f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    check_said(done.stdout, done.stderr, tmp_path)
+    check_same(tmp_path, run)
+    command = json.loads((tmp_path / "results.json").read_text())["command"]
+    assert "-m recipes.demo --config" in command
+
+
+@pytest.mark.long
+def test_stopped_on_the_way_it_gives_the_same_numbers(
+    run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[str] = []
 
     def launch(stage: str, arguments: list[str | Path], processes: int) -> int:
-        assert processes == 1
-        start(STAGES[stage].main, Experiment, [*map(str, arguments)])
+        launch_here(stage, arguments, processes)
         started.append(stage)
         return 143 if started == ["train_orderer"] else 0
 
@@ -148,12 +195,9 @@ def test_a_second_run_gives_the_same_numbers_even_if_it_was_stopped_on_the_way(
     (tmp_path / "stages.json").write_text('{"train_orderer": 1000.0}')
 
     start(demo.main, Experiment, [*again, "--resume"])
+    check_same(tmp_path, run)
     found = json.loads((tmp_path / "results.json").read_text())
-    assert all(found[name] == results[name] for name in results.keys() - DIFFERENT)
     assert found["seconds"]["train_orderer"] > 1000  # of both parts
-    for model in ("orderer", "ar", "joint/orderer", "joint/ar"):
-        weights = f"{model}/model.safetensors"
-        assert (tmp_path / weights).read_bytes() == (run[1] / weights).read_bytes()
 
 
 def test_the_trainings_alone_run_on_several_processes(
