@@ -40,6 +40,7 @@ from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.judging import check_judge
 from recipes.order_costs import Costs, costs_of, steps_within
+from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import gather, tables, write_orders_page
 from recipes.variants import job_of, run_all, variant
 
@@ -100,14 +101,19 @@ def main(laboratory: Laboratory) -> None:
         for seed in laboratory.seeds
         for arm in laboratory.arms
     }
-    jobs = [
-        job_of_arm(of_arm(laboratory, arm, steps[arm], seed, out), laboratory.resume)
+    experiments = {
+        (arm, seed): of_arm(laboratory, arm, steps[arm], seed, out)
         for (arm, seed), out in runs.items()
-    ]
+    }
+    jobs = [job_of_arm(experiment, laboratory.resume) for experiment in experiments.values()]
     run_all(jobs, laboratory.processes)
     compute = {arm: described(costs[arm], steps[arm]) for arm in laboratory.arms}
     results = gather(runs, compute)
     write_comparison(laboratory.out / "orders.json", laboratory, runs.values(), results)
+    drawn = laboratory.out / "pictures"
+    draw_paths(drawn / "paths.png")
+    first = {arm: experiments[arm, laboratory.seeds[0]] for arm in laboratory.arms}
+    draw_together(first, max(laboratory.guidance_scales), drawn / "drawn.png")
     write_orders_page(laboratory.out, results, runs)
     tell(tables(results), laboratory.out / "orders.html")
 

@@ -262,6 +262,7 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
             for arm, cost in ((arm, of["compute"]) for arm, of in results["arms"].items())
         ],
     )
+    seen = out / "pictures"
     sections = [
         Section(
             heading="What is drawn, said and understood",
@@ -276,6 +277,11 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
         Section(heading="What the orders are like", tables=[about], pictures=_drawn(out, results)),
         *(Section(heading="Against raster", tables=[table]) for table in others),
         Section(heading="Operations", tables=[compute]),
+        Section(
+            heading="Drawn from the same captions",
+            text="The first seed of every arm, with the strongest guidance; below, the paths.",
+            pictures=[(seen / "drawn.png", "drawn by all"), (seen / "paths.png", "paths")],
+        ),
         Section(
             heading="Images from their first tokens, and drawn ones",
             text="The first seed; drawn from the same captions and without guidance.",

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from math import ceil, isfinite
+from math import ceil, isfinite, isqrt
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +29,8 @@ Array: TypeAlias = Tensor | NDArray[Any]
 
 INK, SOFT, LINE = "#222831", "#5b6570", "#e3e7eb"
 COLOURS = ("#1f5f99", "#d1603d", "#3f8f6b", "#8461a8", "#b98b1d", "#5b6570")
+DASHES = ("-", "--", ":")
+"""Of the first lines, of the next ones, which have the same colours, and of the rest."""
 LOWER_TO_HIGHER = LinearSegmentedColormap.from_list("gain", ["#b5482a", "#ffffff", "#17548c"])
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -137,7 +139,9 @@ def curves(
         for index, (name, points) in enumerate(series.items()):
             x, y = zip(*sorted(points.items()), strict=True)
             colour = COLOURS[index % len(COLOURS)]
-            axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.8, label=name)
+            dash = DASHES[index // len(COLOURS) % len(DASHES)]
+            (line,) = axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.8)
+            line.set(linestyle=dash, label=name)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         _set_x_ticks(axes, sorted({x for points in series.values() for x in points}), log2_x)
@@ -175,6 +179,30 @@ def followed_order(
             axes.yaxis.set_major_formatter(ScalarFormatter())
             axes.set_xlim(0.5, 6)
         panels[0].set_ylabel("tokens from which it is readable")
+        _save_figure(figure, path)
+
+
+def paths(orders: Mapping[str, Array], path: Path) -> None:
+    """Draw paths over a square grid, each [N] the cells in their order, counted row by row.
+
+    Raises:
+        ValueError: if a path does not visit every cell of a square once.
+    """
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(1.5 * len(orders), 1.8))
+        panels = figure.subplots(1, len(orders), squeeze=False)[0]
+        for axes, (name, order) in zip(panels, orders.items(), strict=True):
+            cells = np.asarray(order)
+            side = isqrt(len(cells))
+            if sorted(cells) != list(range(side * side)):
+                raise ValueError(f"the path {name} must visit every cell of a square once")
+            rows, columns = np.divmod(cells, side)
+            axes.plot(columns, rows, color=LINE, linewidth=1.2, zorder=1)
+            axes.scatter(columns, rows, c=np.arange(len(cells)), cmap="viridis", s=14, zorder=2)
+            axes.set_title(name.replace("_", " "))
+            axes.set_aspect("equal")
+            axes.invert_yaxis()
+            axes.set_axis_off()
         _save_figure(figure, path)
 
 

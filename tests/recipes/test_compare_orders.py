@@ -6,18 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ar import ARModel
 from orderer.sequences import FixedOrder, load_sequence
 from recipes import evaluate, fit_order, train_ar, write_tokens
 from recipes.compare_orders import ARMS, Laboratory, check, of_arm
 from recipes.engine.cli import run as start
+from recipes.engine.pictures import GAP, MARGIN, TEXT_LINE
 from recipes.experiment import ARTraining, Experiment, OrdererTraining
 from recipes.order_costs import Costs, costs_of, steps_within
+from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import better, claim, gather, tables, write_orders_page
 
+TITLE = MARGIN + TEXT_LINE + GAP // 2
+"""Pixels above the images of a strip."""
 CONFIGS = Path(__file__).parents[2] / "recipes/configs/orders"
 COST = {"steps": 10, "step": 10**9, "stage_1": 0, "encoding": 10**8, "total": 10**10}
 TINY = {
@@ -164,6 +170,9 @@ def test_the_page_shows_every_arm(runs: Any, tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         for name in ("strips", "generated"):
             (folder / f"{name}.png").write_bytes(_png())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "drawn.png").write_bytes(_png())
+    draw_paths(tmp_path / "pictures" / "paths.png")
     write_orders_page(tmp_path, gathered(runs), runs)
     page = (tmp_path / "orders.html").read_text()
     assert all(arm in page for arm in ("raster", "random", "learned"))
@@ -278,6 +287,16 @@ def test_a_fixed_order_goes_through_the_same_stages(fixed: Experiment) -> None:
     assert len(results["order_quality"]["gain"]["at"]) == 16
     assert 0 <= results["order_quality"]["alike"]["positions"]["accuracy"] <= 1
     assert found["protocol"]["decoder"]["order"] == "hilbert"
+
+
+def test_arms_draw_side_by_side_what_each_draws_alone(fixed: Experiment, tmp_path: Path) -> None:
+    draw_together({"once": fixed, "again": fixed}, 1.5, tmp_path / "both.png")
+    both = np.asarray(Image.open(tmp_path / "both.png"))
+    draw_together({"once": fixed}, 1.5, tmp_path / "one.png")
+    one = np.asarray(Image.open(tmp_path / "one.png"))[TITLE:, MARGIN:-MARGIN]
+    assert one.std() > 0 and len(both) == len(one) + TITLE
+    for columns in (slice(MARGIN, MARGIN + one.shape[1]), slice(-MARGIN - one.shape[1], -MARGIN)):
+        np.testing.assert_array_equal(both[TITLE:, columns], one)
 
 
 def test_components_are_fitted_on_training_images(fixed: Experiment) -> None:

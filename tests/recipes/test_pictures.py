@@ -11,6 +11,7 @@ from recipes.engine.pictures import (
     curves,
     gain_maps,
     loss_curves,
+    paths,
     prefix_strips,
     strips,
 )
@@ -132,6 +133,15 @@ def test_curves_are_one_picture(log2_x, tmp_path):
     series = {"image to text": {1: 0.5, 2: 0.75, 16: 1.0}, "$text^ to {image": {1: 0.25}}
     curves(series, tmp_path / "a.png", x_label="tokens", y_label="R@1", log2_x=log2_x)
     assert size_of(tmp_path / "a.png") == (960, 570)
+
+
+def test_a_path_over_a_grid_is_drawn_and_one_that_leaves_a_cell_out_is_refused(tmp_path):
+    paths({"z": np.array([0, 1, 2, 3]), "u": np.array([0, 2, 3, 1])}, tmp_path / "two.png")
+    width, height = size_of(tmp_path / "two.png")
+    assert width > height
+    for cells in ([0, 1, 1, 3], [0, 1, 2]):
+        with pytest.raises(ValueError, match="the path z must visit every cell of a square once"):
+            paths({"z": np.array(cells)}, tmp_path / "none.png")
 
 
 def test_every_loss_of_every_stage_has_a_panel(tmp_path):

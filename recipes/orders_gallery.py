@@ -1,0 +1,40 @@
+"""Pictures of a laboratory of orders: its paths, and what its arms draw from the same captions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ar import ARModel
+from orderer import OrdererProcessor
+from orderer.sequences import load_sequence
+from orderer.sequences.paths import PATHS, shuffled
+from recipes.decoding import decoded
+from recipes.engine import pictures
+from recipes.experiment import Experiment
+from recipes.generation import Drawer, said
+
+CELLS = 8
+"""Of a drawn grid, on a side."""
+ROWS = 8
+"""Captions that all arms draw."""
+
+
+def draw_paths(path: Path) -> None:
+    """Draw the paths over patches; that at random is of seed 0."""
+    drawn = {name: visit(CELLS) for name, visit in PATHS.items()}
+    pictures.paths({**drawn, "shuffled": shuffled(CELLS, 0)}, path)
+
+
+@torch.no_grad()
+def draw_together(arms: Mapping[str, Experiment], guidance_scale: float, path: Path) -> None:
+    """Draw the first captions by each arm, column by column, from the same seeds."""
+    columns = {}
+    for arm, experiment in arms.items():
+        folder = experiment.out / "orderer"
+        sequence, processor = load_sequence(folder).eval(), OrdererProcessor.from_pretrained(folder)
+        model = ARModel.from_pretrained(experiment.out / "ar").eval()
+        drawer = Drawer(experiment=experiment, orderer=sequence, processor=processor, model=model)
+        captions = said(experiment, experiment.data.open_unseen(processor.image_size), ROWS)
+        columns[arm] = decoded(sequence, drawer.draw(captions, guidance_scale))
+    pictures.strips(columns, path)
