@@ -29,7 +29,8 @@ takes about a minute.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +42,7 @@ from ar import ARModel
 from data import Pairs, is_of_scenes
 from orderer import Orderer, OrdererProcessor
 from orderer.evaluation import retrieval_metrics
-from orderer.sequences import load_sequence
+from orderer.sequences import ImageSequence, load_sequence
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
 from recipes.checking import check_fusion, check_learned
 from recipes.classifying import classification
@@ -71,90 +72,55 @@ from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
 from recipes.trunk_probing import read_from_trunk
 
+OF_AR_MODELS = frozenset({"generation", "search", "likelihood", "rate", "trunk", "order"})
+"""Tasks that ask an AR model."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measures:
+    """What all models of an experiment are measured with."""
+
+    experiment: Experiment
+    pairs: Pairs
+    """Of the test split."""
+    unseen: Pairs
+    """Whose captions are drawn."""
+    judge: Judge | None
+    eyes: Eyes
+
 
 @torch.no_grad()
 def main(experiment: Experiment) -> None:
     """Measure each pair of models and write the figures."""
     device = prepare_device()
     seed_everything(experiment.seed, rank=0)
-    tasks = experiment.evaluation.tasks
-    source = ", ".join(experiment.data.source)
-    if "factors" in tasks and not is_of_scenes(experiment.data.source):
-        raise ValueError(f"the task factors is for scenes, got data from {source}")
-    if "strings" in tasks and source != "strings":
-        raise ValueError(f"the task strings is for strings, got data from {source}")
-    check_fidelity(experiment)
+    check_tasks(experiment)
     folders = {"separate": experiment.out}
     if (experiment.out / "joint" / "orderer").is_dir():
         folders["joint"] = experiment.out / "joint"
     first = _load(experiment.out, device)
-    check_learned(experiment, first[0].config)
+    config = first[0].config
+    check_learned(experiment, config)
     for folder in folders.values():
-        check_set_apart(experiment, folder / "orderer", first[0].config.image_size)
-    models = {}
-    judged = not {"generation", "search"}.isdisjoint(tasks)
-    may_write = "captioning" in tasks and (experiment.out / "ar").is_dir()
-    if judged or may_write or not {"likelihood", "rate", "trunk", "order"}.isdisjoint(tasks):
-        models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
-        models["separate"].check_orderer(first[0].encoding_hash())
-    ar_writes = any(model.config.writes for model in models.values())
-    check_fusion(experiment, first[0].config, ar_writes)
-    pairs = experiment.data.open_test(first[0].config.image_size)
-    unseen = experiment.data.open_unseen(first[0].config.image_size)
-    check_enough(experiment, unseen)
-    check_apart(experiment.evaluation.features, first[0].config)
-    is_compared = "fidelity" in tasks
-    judge = None
-    if judged or (is_compared and experiment.evaluation.features == JUDGE):
-        judge = make_judge(experiment, unseen, said(experiment, unseen), *first)
-    eyes = Eyes(
-        space=make_space(experiment, judge, device) if is_compared else None,
-        teacher=make_teacher(experiment, experiment.out / "orderer"),
-    )
-
-    results: dict[str, Any] = {}
-    orderers: dict[str, Any] = {}
+        check_set_apart(experiment, folder / "orderer", config.image_size)
+    models = load_models(experiment, folders, first[0])
+    measures = prepare(experiment, *first)
+    results, orderers = {}, {}
     for name, folder in folders.items():
-        orderer, processor = _load(folder, device)
-        origin = orderer.saved.origin() if orderer.saved else {}
-        record = digest_of_record(read_record(folder / "orderer"))
-        orderers[name] = {
-            **origin,
-            "encoding_hash": orderer.encoding_hash(),
-            "training_sha256": record,
-        }
-        if eyes.space:
-            eyes.space.check_not_of(orderer)
-        shown = experiment.out / "pictures" / name
+        pair = _load(folder, device)
+        orderers[name] = _origin(folder, pair[0])
         model = models[name].to(device).eval() if name in models else None
-        found = understanding(experiment, pairs, orderer, processor, model, eyes, shown)
-        if "probe" in tasks:
-            found["probe"] = probe(experiment, pairs, orderer, processor)
-        if "labels" in tasks:
-            found["labels"] = labels_read(experiment, pairs, orderer)
-        if "factors" in tasks:
-            found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
-        if "strings" in tasks:
-            found["strings"] = strings_read(experiment, pairs, orderer, shown)
-        if experiment.data.unseen is not None:
-            beside = experiment.out / "pictures" / name / "unseen"
-            found["unseen"] = understanding(
-                experiment, unseen, orderer, processor, model, eyes, beside
-            )
-        if model is not None:
-            model.check_orderer(orderer.encoding_hash())
-            drawer = Drawer(
-                experiment=experiment, orderer=orderer, processor=processor, model=model
-            )
-            found |= generating(drawer, pairs, unseen, judge, eyes, shown)
-        results[name] = found
+        results[name] = measured(measures, *pair, model, experiment.out / "pictures" / name)
+    about = protocol(
+        experiment, measures.pairs, measures.unseen, measures.judge, measures.eyes, config
+    )
     write_result(
         experiment.out / "evaluation.json",
         "evaluation",
         {
             "results": results,
             "orderers": orderers,
-            "protocol": protocol(experiment, pairs, unseen, judge, eyes, first[0].config),
+            "protocol": about,
             "config": plain_settings(experiment),
             "seeds": [experiment.seed],
             **provenance(),
@@ -162,38 +128,116 @@ def main(experiment: Experiment) -> None:
     )
 
 
-def generating(
-    drawer: Drawer,
-    pairs: Pairs,
-    unseen: Pairs,
-    judge: Judge | None,
-    eyes: Eyes,
-    folder: Path,
+def check_tasks(experiment: Experiment) -> None:
+    """Refuse tasks that do not suit the data."""
+    tasks, source = experiment.evaluation.tasks, ", ".join(experiment.data.source)
+    if "factors" in tasks and not is_of_scenes(experiment.data.source):
+        raise ValueError(f"the task factors is for scenes, got data from {source}")
+    if "strings" in tasks and source != "strings":
+        raise ValueError(f"the task strings is for strings, got data from {source}")
+    check_fidelity(experiment)
+
+
+def load_models(
+    experiment: Experiment, folders: Mapping[str, Path], orderer: ImageSequence
+) -> dict[str, ARModel]:
+    """The AR models that the tasks need, by the names of their folders.
+
+    Raises:
+        ValueError: if the first is of another orderer, or a task asks what no model can do.
+    """
+    tasks = experiment.evaluation.tasks
+    may_write = "captioning" in tasks and (experiment.out / "ar").is_dir()
+    models = {}
+    if may_write or not OF_AR_MODELS.isdisjoint(tasks):
+        models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
+        models["separate"].check_orderer(orderer.encoding_hash())
+    ar_writes = any(model.config.writes for model in models.values())
+    check_fusion(experiment, orderer.config, ar_writes)
+    return models
+
+
+def prepare(experiment: Experiment, orderer: Orderer, processor: OrdererProcessor) -> Measures:
+    """Read the splits and train the judge, once for all models."""
+    tasks, config = experiment.evaluation.tasks, orderer.config
+    pairs = experiment.data.open_test(config.image_size)
+    unseen = experiment.data.open_unseen(config.image_size)
+    check_enough(experiment, unseen)
+    check_apart(experiment.evaluation.features, config)
+    is_compared = "fidelity" in tasks
+    judge = None
+    if not {"generation", "search"}.isdisjoint(tasks) or (
+        is_compared and experiment.evaluation.features == JUDGE
+    ):
+        judge = make_judge(experiment, unseen, said(experiment, unseen), orderer, processor)
+    eyes = Eyes(
+        space=make_space(experiment, judge, orderer.device) if is_compared else None,
+        teacher=make_teacher(experiment, experiment.out / "orderer"),
+    )
+    return Measures(experiment=experiment, pairs=pairs, unseen=unseen, judge=judge, eyes=eyes)
+
+
+def measured(
+    measures: Measures,
+    orderer: Orderer,
+    processor: OrdererProcessor,
+    model: ARModel | None,
+    shown: Path,
 ) -> dict[str, Any]:
-    """What the AR model knows of real tokens, and draws from captions, as far as it is asked."""
+    """All that is asked of one pair of models; pictures go to the folder `shown`."""
+    experiment, tasks = measures.experiment, measures.experiment.evaluation.tasks
+    pairs, unseen, eyes = measures.pairs, measures.unseen, measures.eyes
+    if eyes.space:
+        eyes.space.check_not_of(orderer)
+    found = understanding(experiment, pairs, orderer, processor, model, eyes, shown)
+    if "probe" in tasks:
+        found["probe"] = probe(experiment, pairs, orderer, processor)
+    if "labels" in tasks:
+        found["labels"] = labels_read(experiment, pairs, orderer)
+    if "factors" in tasks:
+        found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
+    if "strings" in tasks:
+        found["strings"] = strings_read(experiment, pairs, orderer, shown)
+    if experiment.data.unseen is not None:
+        beside = shown / "unseen"
+        found["unseen"] = understanding(experiment, unseen, orderer, processor, model, eyes, beside)
+    if model is not None:
+        model.check_orderer(orderer.encoding_hash())
+        drawer = Drawer(experiment=experiment, orderer=orderer, processor=processor, model=model)
+        found |= known(drawer, pairs) | drawn(drawer, measures, shown)
+    return found
+
+
+def known(drawer: Drawer, pairs: Pairs) -> dict[str, Any]:
+    """What the AR model knows of real tokens, as far as it is asked."""
     experiment, tasks = drawer.experiment, drawer.experiment.evaluation.tasks
-    found: dict[str, Any] = {}
-    pair = drawer.model, drawer.orderer, drawer.processor
+    model, orderer, processor = drawer.model, drawer.orderer, drawer.processor
     captions = said(experiment, pairs, experiment.evaluation.scored)
-    known = None
+    found: dict[str, Any] = {}
+    nats = None
     if not {"likelihood", "order"}.isdisjoint(tasks):
-        known = densities(tokens_of(drawer.orderer, pairs), captions, *pair)
+        nats = densities(tokens_of(orderer, pairs), captions, model, orderer, processor)
     if "likelihood" in tasks:
-        channels = drawer.model.config.token_dim
-        found["likelihood"] = None if known is None else likelihood(known, channels)
+        found["likelihood"] = None if nats is None else likelihood(nats, model.config.token_dim)
     if "rate" in tasks:
-        tokens = tokens_of(drawer.orderer, pairs)
-        found["rate"] = rates(tokens, pairs.images, captions, *pair)
+        tokens = tokens_of(orderer, pairs)
+        found["rate"] = rates(tokens, pairs.images, captions, model, orderer, processor)
     if "trunk" in tasks:
-        found |= read_from_trunk(experiment, pairs, drawer.orderer, drawer.model)
+        found |= read_from_trunk(experiment, pairs, orderer, model)
     if "order" in tasks:
-        found["order_quality"] = order_quality(
-            experiment, pairs, known, drawer.orderer, drawer.model
-        )
+        found["order_quality"] = order_quality(experiment, pairs, nats, orderer, model)
+    return found
+
+
+def drawn(drawer: Drawer, measures: Measures, folder: Path) -> dict[str, Any]:
+    """What the AR model draws from captions, as far as it is asked."""
+    tasks, judge, unseen = drawer.experiment.evaluation.tasks, measures.judge, measures.unseen
+    found: dict[str, Any] = {}
     if judge is not None and "generation" in tasks:
-        found["generation"] = generation(drawer, unseen, judge, eyes.space, folder)
+        found["generation"] = generation(drawer, unseen, judge, measures.eyes.space, folder)
     if judge is not None and "search" in tasks:
-        found["search"] = quality_by_budget(drawer, said(experiment, unseen), judge, folder)
+        captions = said(drawer.experiment, unseen)
+        found["search"] = quality_by_budget(drawer, captions, judge, folder)
     return found
 
 
@@ -258,6 +302,13 @@ def probe(
     reader = fresh_reader(experiment, orderer, processor)
     tokens = tokens_of(orderer, pairs)
     return find_at_prefixes(experiment, pairs, tokens, reader.readout, reader.text, processor)
+
+
+def _origin(folder: Path, orderer: Orderer) -> dict[str, str | None]:
+    """Which orderer was measured, for the result file."""
+    origin = orderer.saved.origin() if orderer.saved else {}
+    record = digest_of_record(read_record(folder / "orderer"))
+    return {**origin, "encoding_hash": orderer.encoding_hash(), "training_sha256": record}
 
 
 def _load(folder: Path, device: torch.device) -> tuple[Orderer, OrdererProcessor]:
