@@ -96,7 +96,7 @@ def _inside(content: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
     return next((content[n] for n in NESTED if isinstance(content.get(n), Mapping)), None)
 
 
-def _named(arguments: Sequence[str]) -> list[str]:
+def named(arguments: Sequence[str]) -> list[str]:
     """Read the first two words as the files."""
     words = argparse.ArgumentParser(add_help=False)
     words.add_argument("source", nargs="?")
@@ -107,4 +107,4 @@ def _named(arguments: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    start(main, Conversion, _named(sys.argv[1:]))
+    start(main, Conversion, named(sys.argv[1:]))

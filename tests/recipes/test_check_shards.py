@@ -3,7 +3,6 @@
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,13 +19,12 @@ def check(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_a_good_folder_ends_with_0(program: Any, tmp_path: Path) -> None:
+def test_a_good_folder_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_shards(tmp_path, "train", scene_pairs("train", 3, 16))
-    done = program("recipes.check_shards", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == (
-        f"{tmp_path}: 3 samples with 15 captions of train are good\ndefects: 0\n"
-    )
+    start(check_shards.main, check_shards.Config, with_folder([str(tmp_path)]))
+    said = capsys.readouterr()
+    good = f"{tmp_path}: 3 samples with 15 captions of train are good\ndefects: 0\n"
+    assert (said.err, said.out) == ("", good)
 
 
 def test_a_defect_ends_with_1_and_its_key_cannot_write_on_the_terminal(

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.convert_weights import Conversion, main
+from recipes.convert_weights import Conversion, main, named
+from recipes.engine.cli import run as start
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3).T, "b": torch.tensor(3)}
 
@@ -54,12 +55,14 @@ def test_what_is_no_tensor_is_refused(
     assert "this ran" not in capsys.readouterr().out
 
 
-def test_it_is_started_with_two_words(program: Any, tmp_path: Path) -> None:
+def test_it_is_started_with_two_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(WEIGHTS, tmp_path / "in.bin")
-    arguments = ("recipes.convert_weights", tmp_path / "in.bin", tmp_path / "out.safetensors")
-    assert "2 tensors" in program(*arguments).stdout
-    again = program(*arguments)
-    assert again.returncode == 2 and "out.safetensors is there already" in again.stderr
+    words = named([str(tmp_path / "in.bin"), str(tmp_path / "out.safetensors")])
+    start(main, Conversion, words)
+    assert "2 tensors" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        start(main, Conversion, words)
+    assert "out.safetensors is there already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["hello\n", "a,b\n1,2\n", "<html></html>", "{}", "0"])

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -198,9 +197,12 @@ def test_bad_input_is_refused_in_a_sentence(
         assert message in capsys.readouterr().err
 
 
-def test_it_starts_as_a_program(program: Any, folder: Path, tmp_path: Path) -> None:
+def test_it_is_started_with_the_folder_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.move(folder, tmp_path / "set")
     out = tmp_path / "page.html"
-    done = program("recipes.describe_data", tmp_path / "set", f"--out={out}")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"damaged or lost: 0\npage: {out} (0.0 MB)\n"
+    words = with_folder([str(tmp_path / "set"), f"--out={out}"])
+    start(describe_data.main, describe_data.Config, words)
+    said = capsys.readouterr()
+    assert (said.err, said.out) == ("", f"damaged or lost: 0\npage: {out} (0.0 MB)\n")

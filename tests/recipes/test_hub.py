@@ -21,7 +21,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from orderer import Orderer
-from recipes import evaluate
+from recipes import evaluate, push_to_hub
+from recipes.engine.cli import run as start
 from recipes.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
@@ -373,7 +374,9 @@ def test_what_was_fetched_is_there_offline_and_nothing_else(
     )
 
 
-def test_a_card_of_other_models_is_refused(models: Path, tmp_path: Path) -> None:
+def test_a_card_of_other_models_is_refused(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copied = tmp_path / "models"
     shutil.copytree(models, copied, ignore=shutil.ignore_patterns("hub"))
     model = Orderer.from_pretrained(copied / "orderer")
@@ -381,11 +384,9 @@ def test_a_card_of_other_models_is_refused(models: Path, tmp_path: Path) -> None
         model.encoder.queries += 1
     model.save_pretrained(copied / "orderer")
     shutil.rmtree(copied / "ar")
-    done = started(
-        dict(os.environ),
-        *("-m", "recipes.push_to_hub", f"--models={copied}", f"--repo={REPO}"),
-        *("--license=mit", "--dry_run"),
-    )
-    assert done.returncode == 2
-    assert "evaluation.json measures the orderer" in done.stderr
-    assert "run python -m recipes.evaluate again" in done.stderr
+    words = [f"--models={copied}", f"--repo={REPO}", "--license=mit", "--dry_run"]
+    with pytest.raises(SystemExit, match="2"):
+        start(push_to_hub.main, push_to_hub.Config, words)
+    said = capsys.readouterr().err
+    assert "evaluation.json measures the orderer" in said
+    assert "run python -m recipes.evaluate again" in said
