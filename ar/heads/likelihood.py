@@ -65,10 +65,12 @@ def log_density(
         def right_side(x: Tensor) -> Tensor:
             return guess(x, t) - x
 
-        def along(probe: Tensor) -> Tensor:
-            return (jvp(right_side, (x,), (probe,))[1] * probe).sum(dim=-1)
+        def along(probe: Tensor) -> tuple[Tensor, Tensor]:
+            value, change = jvp(right_side, (x,), (probe,))
+            return value, (change * probe).sum(dim=-1)
 
-        return right_side(x), vmap(along)(probes).sum(dim=0)
+        value, changes = vmap(along, out_dims=(None, 0))(probes)
+        return value, changes.sum(dim=0)
 
     t, end = 1 / (1 + floor), math.log((1 + floor) / floor)
     steps = math.ceil(end / STEP)
