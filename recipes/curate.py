@@ -62,7 +62,7 @@ from recipes.engine.cli import run as start
 from recipes.engine.pictures import captioned_grid
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.scorers import open_scorer
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ def main(config: Config) -> None:
     """Open, apply the rules, write, report."""
     began = time.perf_counter()
     check_new(config.out, config.split)
-    device = prepare_device()
+    device = prepare_alone()
     rules = [*_caption_rules(config), *_image_rules(config, device)]
     at_last = _balancing_rules(config)
     scorer = open_scorer(config.scorer, device) if config.scorer else None

@@ -52,7 +52,7 @@ from recipes.engine.processes import seed_everything
 from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.experiment import Experiment
 from recipes.feature_space import JUDGE, check_apart
 from recipes.fidelity import check_enough, check_fidelity, make_space
@@ -92,7 +92,7 @@ class Measures:
 @torch.no_grad()
 def main(experiment: Experiment) -> None:
     """Measure each pair of models and write the figures."""
-    device = prepare_device()
+    device = prepare_alone()
     seed_everything(experiment.seed, rank=0)
     check_tasks(experiment)
     folders = {"separate": experiment.out}

@@ -25,7 +25,7 @@ from recipes.engine.cli import run as start
 from recipes.engine.cli import with_words
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.finding import find, queries
 from recipes.protocol import about_intervals, about_ties
 
@@ -51,7 +51,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Embed, compare, write."""
-    clip = Clip(config.model, prepare_device())
+    clip = Clip(config.model, prepare_alone())
     pairs = open_source(
         config.data.source,
         config.data.test,

@@ -22,7 +22,7 @@ from orderer import Orderer, OrdererProcessor
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.settings import at_least
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.explaining import Subject, explain
 from recipes.explanation_page import write_explanation
 
@@ -53,7 +53,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Load, measure, write the page."""
-    device = prepare_device()
+    device = prepare_alone()
     orderer = Orderer.from_pretrained(config.models / "orderer").to(device).eval()
     processor = OrdererProcessor.from_pretrained(config.models / "orderer")
     pairs = config.data.open_test(orderer.config.image_size)

@@ -22,7 +22,7 @@ from orderer.sequences import load_sequence
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.pictures import captioned_grid
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.own_score import own_score
 
 
@@ -48,7 +48,7 @@ class Config:
 @torch.inference_mode()
 def main(config: Config) -> None:
     """Load, sample, decode, draw."""
-    device = prepare_device()
+    device = prepare_alone()
     orderer = load_sequence(config.models / "orderer").to(device)
     processor = OrdererProcessor.from_pretrained(config.models / "orderer")
     model = ARModel.from_pretrained(config.models / "ar").to(device).eval()

@@ -25,7 +25,7 @@ from orderer.index import ABOUT, About, RetrievalIndex
 from recipes.data_settings import DataSettings, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.settings import at_least
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.loading import load_orderer
 
 BATCH = 250
@@ -59,7 +59,7 @@ class Config:
 @torch.inference_mode()
 def main(config: Config) -> None:
     """Encode, embed, write."""
-    model, _ = load_orderer(config.models, config.revision, prepare_device())
+    model, _ = load_orderer(config.models, config.revision, prepare_alone())
     prefixes = sorted(set(config.prefixes or prefix_lengths(model.config.tokens)))
     if prefixes[-1] > model.config.tokens:
         raise ValueError(f"prefixes must lie in 1..{model.config.tokens}, got {prefixes[-1]}")

@@ -38,7 +38,7 @@ PROCESSES: Mapping[str, Process] = {
 }
 """What each control makes of a stationary process, given a seed."""
 LETTERS = "letters"
-README = Path(__file__).parents[1] / "README.md"
+LICENSE = Path(__file__).parents[1] / "LICENSE"
 TRAIN_SHARE = 0.8
 """Of the text; test pieces come from the rest."""
 
@@ -49,7 +49,7 @@ class Controls:
 
     out: Path = Path("runs/controls")
     controls: tuple[str, ...] = (*PROCESSES, LETTERS)
-    text: Path = README
+    text: Path = LICENSE
     """Any file: its bytes are read as a text."""
     tokens: int = 16
     channels: int = 4

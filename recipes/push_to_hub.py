@@ -22,7 +22,7 @@ from ar import ARModel
 from orderer import Orderer, OrdererProcessor
 from recipes.engine.cli import run as start
 from recipes.engine.files import replace_file
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.model_card import Card, Measured
 from recipes.training_record import read_record
 
@@ -60,7 +60,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Check by loading, write, upload."""
-    prepare_device()
+    prepare_alone()
     orderer = Orderer.from_pretrained(config.models / "orderer")
     processor = OrdererProcessor.from_pretrained(config.models / "orderer")
     out = config.out or config.models / "hub"

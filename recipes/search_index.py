@@ -28,7 +28,7 @@ from orderer.search import CoarseToFine, Hits, agreement, make_search
 from recipes.engine.cli import run as start
 from recipes.engine.pictures import captioned_grid
 from recipes.engine.settings import at_least
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.loading import load_orderer
 
 
@@ -77,7 +77,7 @@ class Query:
 @torch.inference_mode()
 def main(config: Config) -> None:
     """Load, embed the queries, search, print, draw."""
-    model, processor = load_orderer(config.models, config.revision, prepare_device())
+    model, processor = load_orderer(config.models, config.revision, prepare_alone())
     index = RetrievalIndex.open(config.index)
     index.about.check_orderer(model)
     prefix = max(index.embeddings) if config.prefix is None else config.prefix

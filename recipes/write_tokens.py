@@ -29,7 +29,7 @@ from data import (
 from orderer.sequences import ImageSequence, load_sequence
 from recipes.data_settings import tell_skipped
 from recipes.engine.cli import run as start
-from recipes.engine.training import prepare_device
+from recipes.engine.training import prepare_alone
 from recipes.experiment import Experiment
 
 BATCH = 250
@@ -38,7 +38,7 @@ BATCH = 250
 @torch.inference_mode()
 def main(experiment: Experiment) -> None:
     """Encode in fp32 and write."""
-    device = prepare_device()
+    device = prepare_alone()
     model = load_sequence(experiment.out / "orderer").to(device)
     pairs = experiment.data.open_train(model.config.image_size)
     rest, held = apart(pairs, experiment.train_ar.held)

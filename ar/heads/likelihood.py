@@ -66,10 +66,11 @@ def log_density(
             return guess(x, t) - x
 
         def along(probe: Tensor) -> tuple[Tensor, Tensor]:
-            value, change = jvp(right_side, (x,), (probe,))
-            return value, (change * probe).sum(dim=-1)
+            found = jvp(right_side, (x,), (probe,))
+            return found[0], (found[1] * probe).sum(dim=-1)
 
-        value, changes = vmap(along, out_dims=(None, 0))(probes)
+        alike = None, 0  # the value is the same for all probes
+        value, changes = vmap(along, out_dims=alike)(probes)  # type: ignore[arg-type]
         return value, changes.sum(dim=0)
 
     t, end = 1 / (1 + floor), math.log((1 + floor) / floor)

@@ -96,6 +96,18 @@ def is_of_another_process(error: BaseException) -> bool:
     )
 
 
+def check_alone(environment: Mapping[str, str]) -> None:
+    """Refuse to do in several processes what each of them would do alone.
+
+    Raises:
+        ValueError: with their number.
+    """
+    if (world := environment.get("WORLD_SIZE", "1")) != "1":
+        raise ValueError(
+            f"this recipe runs on one process, as python starts it, got WORLD_SIZE={world}"
+        )
+
+
 def check_launch(environment: Mapping[str, str]) -> None:
     """Refuse a launch that would start one process, or many alone, where many together were asked.
 

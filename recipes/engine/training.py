@@ -24,7 +24,7 @@ from .files import JSON
 from .finite import check_gradient, check_losses
 from .fitting import check_optimizer, check_parts, check_tensors
 from .optim import Schedule, clip_gradients, optimizer_tensors, restore_optimizer
-from .processes import average_gradients, check_launch, others_wait_for, texts_of_all
+from .processes import average_gradients, check_alone, check_launch, others_wait_for, texts_of_all
 from .run import Run
 from .saving import Saver
 from .settings import check_same_settings
@@ -45,6 +45,16 @@ def prepare_device(stall_seconds: float = 60) -> torch.device:
     use_fast_matmul()
     patience = timedelta(seconds=stall_seconds)
     return PartialState(cpu=not torch.cuda.is_available(), timeout=patience).device
+
+
+def prepare_alone() -> torch.device:
+    """The same for a recipe that knows no other processes.
+
+    Raises:
+        ValueError: if it was started in several.
+    """
+    check_alone(os.environ)
+    return prepare_device()
 
 
 def precise(

@@ -11,7 +11,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from recipes.engine.launch import launch
-from recipes.engine.processes import check_launch
+from recipes.engine.processes import check_alone, check_launch
 
 
 @pytest.fixture
@@ -110,6 +110,13 @@ def test_one_process_where_two_were_asked_is_told(monkeypatch: pytest.MonkeyPatc
     check_launch(started_by_accelerate("--num_processes=1"))
     with pytest.raises(ValueError, match="accelerate launch --cpu starts one process"):
         check_launch(started_by_accelerate("--num_processes=2"))
+
+
+def test_what_several_processes_would_each_do_alone_is_refused() -> None:
+    check_alone({})
+    check_alone({"WORLD_SIZE": "1"})
+    with pytest.raises(ValueError, match=r"runs on one process, .*, got WORLD_SIZE=2"):
+        check_alone({"WORLD_SIZE": "2"})
 
 
 def test_tasks_that_know_nothing_of_each_other_are_told() -> None:
