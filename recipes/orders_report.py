@@ -1,7 +1,8 @@
 """From the runs of a laboratory of orders to figures, paired differences, tables and a page.
 
 Results: {"arms": {arm: {"compute", "figures": {measure: interval}, "against_raster": the same,
-"curves": {name: {k: value}}}}, "bounds", "judge", "images", "psnr": dB at which nats are compared}.
+"curves": {name: {k: value}}, "rate": {noise: {"nats", "psnr"}}}},
+"judge", "images", "psnr": dB at which nats are compared}.
 Differences are paired by seed and taken so that above 0 is better.
 """
 
@@ -15,7 +16,7 @@ from recipes.comparison import first_runs
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
 from recipes.intervals import cell, interval
-from recipes.rating import nats_at
+from recipes.rating import Curve, nats_at, saved
 
 Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
@@ -49,6 +50,8 @@ ABOUT = (
 """What an order is like, beside what is made of it."""
 SAME_TOKENS = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled", "random")
 """Arms whose tokens are the same patches: their likelihoods differ by the order alone."""
+SAVED = "nats saved at any error"
+"""As a share of raster's."""
 COMPARED_AT = "0.12"
 """The noise at which the worst rebuilt run sets the error."""
 CLAIMS: Mapping[str, str] = {
@@ -78,8 +81,14 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
                     for measure in values[arm, seeds[0]]
                     if all(measure in values[arm, seed] for seed in seeds)
                 },
-                "against_raster": _differences(values, arm, seeds) if RASTER in arms else {},
+                "against_raster": {
+                    **_differences(values, arm, seeds),
+                    **(_saved(arm, seeds, found) if arm != NOISE else {}),
+                }
+                if RASTER in arms
+                else {},
                 "curves": _curves([found[arm, seed] for seed in seeds]),
+                "rate": _rate([found[arm, seed]["rate"]["at_noise"] for seed in seeds]),
             }
             for arm in arms
         },
@@ -175,6 +184,23 @@ def _differences(
     }
 
 
+def _saved(arm: str, seeds: Sequence[int], found: Mapping[tuple[str, int], Any]) -> dict[str, Any]:
+    """Which share of raster's nats an arm saves at equal error, whatever the error."""
+    shares = [
+        saved(*(found[of, seed]["rate"]["at_noise"] for of in (arm, RASTER))) for seed in seeds
+    ]
+    known = [share for share in shares if share is not None]
+    return {SAVED: interval(known)} if len(known) == len(shares) else {}
+
+
+def _rate(curves: Sequence[Curve]) -> dict[str, dict[str, float]]:
+    """The mean over seeds of nats and PSNR at each noise."""
+    return {
+        noise: {name: mean(curve[noise][name] for curve in curves) for name in ("nats", "psnr")}
+        for noise in curves[0]
+    }
+
+
 def better(measure: str) -> int:
     """1 where more is better, else -1."""
     return -1 if measure.split(",")[0] in LOWER_IS_BETTER else 1
@@ -209,7 +235,7 @@ def tables(results: Results) -> list[Table]:
     ]
     if RASTER in arms:
         rest = {arm: of for arm, of in arms.items() if arm != RASTER}
-        found.append(_table("better than raster by", rest, "against_raster", drawn))
+        found.append(_table("better than raster by", rest, "against_raster", [SAVED, *drawn]))
     if RASTER in arms and LEARNED in arms:
         found.append(claim(results))
     return found
@@ -308,4 +334,11 @@ def _drawn(out: Path, results: Results) -> list[tuple[Path, str]]:
         path = out / "pictures" / f"{name.replace(' ', '-')}.png"
         pictures.curves(series, path, x_label="tokens", y_label=name)
         drawn.append((path, name))
-    return drawn
+    path = out / "pictures" / "rate.png"
+    rate = {
+        arm: {round(at["nats"]): at["psnr"] for at in of_arm["rate"].values()}
+        for arm, of_arm in results["arms"].items()
+        if arm != NOISE
+    }
+    pictures.curves(rate, path, x_label="nats", y_label="PSNR in dB", log2_x=True)
+    return [*drawn, (path, "PSNR against nats")]

@@ -21,6 +21,7 @@ from recipes.experiment import ARTraining, Experiment, OrdererTraining
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import better, claim, gather, tables, write_orders_page
+from recipes.rating import saved
 
 TITLE = MARGIN + TEXT_LINE + GAP // 2
 """Pixels above the images of a strip."""
@@ -124,6 +125,16 @@ def test_differences_are_paired_by_seed_and_above_0_is_better(runs: Any) -> None
     assert against["nats"]["seeds"] == [10.0, 10.0, 10.0]  # fewer nats
     assert against["Fréchet, unguided"]["mean"] == -4.0  # farther away
     assert against["followed, best guidance"]["mean"] == pytest.approx(0.3)
+
+
+def test_nats_saved_at_any_error_are_a_share(runs: Any) -> None:
+    curve = {"0.5": {"nats": 100.0, "psnr": 20.0}, "0.1": {"nats": 200.0, "psnr": 30.0}}
+    half = {noise: {"nats": at["nats"] / 2, "psnr": at["psnr"]} for noise, at in curve.items()}
+    assert saved(half, curve) == pytest.approx(0.5)
+    assert saved(curve, half) == pytest.approx(-1.0)
+    assert saved(curve, {"0.5": {"nats": 9.0, "psnr": 31.0}}) is None
+    against = gathered(runs)["arms"]["learned"]["against_raster"]["nats saved at any error"]
+    assert against["mean"] == pytest.approx(1 - 90.999 / 100.999, abs=0.01)
 
 
 def test_the_best_guidance_is_each_measures_own(runs: Any) -> None:
