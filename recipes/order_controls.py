@@ -10,10 +10,11 @@
 
 EQ is the mean of three: how evenly nats or errors are gained over positions, how far the gradients
 of positions agree, and how much of what is learned at some positions serves at others; see
-`ar.evaluation.equivariance`. Prints a table and writes OUT/controls.json. Some minutes on a core.
+`ar.evaluation.equivariance`. Prints a table with
+95% intervals over seeds and writes OUT/controls.json. Some minutes of a core for each seed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from torch import Tensor
 from ar.evaluation import Schooling, Sequences, measure_order, small_model
 from ar.evaluation.controls import exchanged, flipped, letters, stationary, turned
 from recipes.engine.cli import run as start
-from recipes.engine.page import Table, markdown_table
+from recipes.engine.page import NOTHING, Table, markdown_table
 from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
+from recipes.intervals import cell, interval
 
 Process = Callable[[Float[Tensor, "N K D"], int], Float[Tensor, "N K D"]]
 PROCESSES: Mapping[str, Process] = {
@@ -56,7 +58,8 @@ class Controls:
     """Of a token; a letter has twice as many."""
     train_count: int = 4096
     test_count: int = 1024
-    seed: int = 0
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the sequences; every one has rules, turns and letters of its own."""
     schooling: Schooling = field(default_factory=Schooling)
     """Of the small models."""
 
@@ -67,29 +70,55 @@ class Controls:
                 raise ValueError(f"controls must be among {known}, got {control!r}")
         if not self.controls:
             raise ValueError("controls must hold at least one, got none")
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one, got none")
 
 
 def main(controls: Controls) -> None:
-    """Measure every control, print, write."""
-    found = {control: measured(controls, control) for control in controls.controls}
+    """Measure every control with every seed, print, write."""
+    found = {}
+    for control in controls.controls:
+        of_seeds = [dict(figures(measured(controls, control, seed))) for seed in controls.seeds]
+        found[control] = {
+            name: interval([each[name] for each in of_seeds])
+            for name in of_seeds[0]
+            if all(name in each for each in of_seeds)
+        }
+        print(f"{control}: EQ {cell(found[control].get('EQ')) or NOTHING}", flush=True)
     print(markdown_table(table(found)))
-    about = {"config": plain_settings(controls), **provenance()}
+    about = {"config": plain_settings(controls), "seeds": list(controls.seeds), **provenance()}
     controls.out.mkdir(parents=True, exist_ok=True)
     write_result(controls.out / "controls.json", "controls", {"results": found, **about})
 
 
-def measured(controls: Controls, control: str) -> dict[str, Any]:
+def measured(controls: Controls, control: str, seed: int) -> dict[str, Any]:
     """The measures of one control."""
-    train, test = sequences(controls, control)
+    train, test = sequences(controls, control, seed)
     channels = train.tokens.shape[2]
     return measure_order(
         lambda: small_model(controls.tokens, channels), train, test, schooling=controls.schooling
     )
 
 
-def sequences(controls: Controls, control: str) -> tuple[Sequences, Sequences]:
+def figures(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """What is known of a control, by name."""
+    each = measures["equivariance"]
+    values = {
+        "EQ": each["eq"],
+        "gain": each["gain"]["mean"],
+        "Gini of gain": each["gain"]["gini"],
+        "cosine": each["conflict"]["mean"],
+        "cosines below 0": each["conflict"]["below_zero"],
+        "transfer": each["transfer"]["mean"],
+        "lost without positions": each["transfer"]["without_positions"],
+        "position told": measures["positions"]["accuracy"],
+    }
+    yield from ((name, value) for name, value in values.items() if value is not None)
+
+
+def sequences(controls: Controls, control: str, seed: int) -> tuple[Sequences, Sequences]:
     """What is learned, and what is asked."""
-    first, second = 2 * controls.seed + 1, 2 * controls.seed + 2
+    first, second = 2 * seed + 1, 2 * seed + 2
     train, test = controls.train_count, controls.test_count
     if control == LETTERS:
         text, size = controls.text.read_bytes(), (controls.tokens, 2 * controls.channels)
@@ -107,35 +136,9 @@ def sequences(controls: Controls, control: str) -> tuple[Sequences, Sequences]:
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     """A row for each control."""
-    rows = []
-    for control, measures in found.items():
-        each = measures["equivariance"]
-        gain, pull, moved = each["gain"], each["conflict"], each["transfer"]
-        figures = (
-            each["eq"],
-            gain["mean"],
-            gain["gini"],
-            pull["mean"],
-            pull["below_zero"],
-            moved["mean"],
-            moved["without_positions"],
-            measures["positions"]["accuracy"],
-        )
-        rows.append((control, *(None if x is None else f"{x:.3f}" for x in figures)))
-    return Table(
-        columns=(
-            "control",
-            "EQ",
-            "gain",
-            "Gini of gain",
-            "cosine",
-            "cosines below 0",
-            "transfer",
-            "lost without positions",
-            "position told",
-        ),
-        rows=rows,
-    )
+    names = list(dict.fromkeys(name for of_one in found.values() for name in of_one))
+    rows = [(control, *(cell(each.get(name)) for name in names)) for control, each in found.items()]
+    return Table(columns=("control", *names), rows=rows)
 
 
 if __name__ == "__main__":

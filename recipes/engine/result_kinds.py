@@ -24,7 +24,7 @@ DEMANDED: Mapping[str, tuple[str, ...]] = {
     "orders": (*OF_MODELS, "results", "protocol.judge", "protocol.sampling"),
     "coevolution": (*OF_MODELS, "results"),
     "losslessness": (*MADE_BY, "config", "seeds", "results"),
-    "controls": (*MADE_BY, "config", "results"),
+    "controls": (*MADE_BY, "config", "seeds", "results"),
 }
 """Fields that may be null, where there is nothing to say, but not left out."""
 BEFORE: Mapping[str, tuple[str, ...]] = {
@@ -38,7 +38,7 @@ BEFORE: Mapping[str, tuple[str, ...]] = {
 """Those of files that do not say their kind."""
 BENCH = "bench"
 OF_CASE = ("ours", "reference", "ratio", "runs", "unit", *MADE_BY)
-OVER_SEEDS = ("ablation", "heads", "order", "orders", "coevolution")
+OVER_SEEDS = ("ablation", "heads", "order", "orders", "coevolution", "controls")
 """Kinds whose means are over seeds."""
 OF_INTERVAL = ("low", "high", "seeds")
 """What stands beside a mean; `low` and `high` are null for one seed."""

@@ -20,11 +20,13 @@ def test_a_tiny_run_prints_a_table_and_writes_where_it_comes_from(
         channels=2,
         train_count=64,
         test_count=32,
+        seeds=(0, 1),
         schooling=Schooling(steps=3),
     )
     order_controls.main(tiny)
     written = json.loads((tmp_path / "controls.json").read_text())
-    assert list(written["results"]) == ["letters"]
+    assert list(written["results"]) == ["letters"] and written["seeds"] == [0, 1]
+    assert len(written["results"]["letters"]["position told"]["seeds"]) == 2
     assert written["config"]["tokens"] == 4 and written["versions"]["torch"]
     assert "| letters" in capsys.readouterr().out
 
@@ -34,13 +36,15 @@ def test_an_unknown_control_is_refused() -> None:
         Controls(controls=("raster",))
     with pytest.raises(ValueError, match="at least one, got none"):
         Controls(controls=())
+    with pytest.raises(ValueError, match="seeds must hold at least one, got none"):
+        Controls(seeds=())
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_every_control_comes_out_right() -> None:
     controls = Controls()
-    found = {each: measured(controls, each)["equivariance"] for each in controls.controls}
+    found = {each: measured(controls, each, 0)["equivariance"] for each in controls.controls}
     assert found["stationary"]["eq"] > 0.85
     assert found["turned"]["eq"] < 0.55 and found["flipped"]["eq"] < 0.65
     assert found["letters"]["eq"] > 0.75
