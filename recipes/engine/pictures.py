@@ -66,6 +66,8 @@ CAPTION_LETTERS = 800
 """A caption that needs more lines ends in an ellipsis; more letters are not even measured."""
 
 MAPS_IN_A_ROW = 8
+TICKS_APART = 1.2
+"""How many times the one before a tick of a logarithmic axis is, at least."""
 NOT_LOSSES = {"step", "seconds", "samples_per_second", "gradient_norm"}
 """What a line of a training's log holds beside its losses."""
 
@@ -355,7 +357,11 @@ def _set_x_ticks(axes: Any, values: Sequence[int], log2_x: bool) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(values))
+    apart: list[int] = []  # so that no number stands over the next
+    for value in values:
+        if not apart or value >= TICKS_APART * apart[-1]:
+            apart.append(value)
+    axes.xaxis.set_major_locator(FixedLocator(apart))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
 
