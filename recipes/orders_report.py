@@ -275,15 +275,15 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
     numbers = results["images"]
     level = results["psnr"]
     compute = Table(
-        columns=("order", "steps", "GFLOP a step", "stage 1", "encoding", "total, PFLOP"),
+        columns=("order", "steps", "GFLOP a step", "stage 1", "encoding", "total, TFLOP"),
         rows=[
             (
                 arm,
                 cost["steps"],
                 cost["step"] / 1e9,
-                cost["stage_1"] / 1e15,
-                cost["encoding"] / 1e15,
-                cost["total"] / 1e15,
+                cost["stage_1"] / 1e12,
+                cost["encoding"] / 1e12,
+                cost["total"] / 1e12,
             )
             for arm, cost in ((arm, of["compute"]) for arm, of in results["arms"].items())
         ],
