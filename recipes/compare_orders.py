@@ -126,6 +126,15 @@ def check(laboratory: Laboratory) -> None:
     config = laboratory.orderer_config()
     check_apart(laboratory.evaluation.features, config)
     check_enough(measured, laboratory.data.open_unseen(config.image_size))
+    for arm in laboratory.arms:
+        experiment = of_arm(laboratory, arm, 1, 0, laboratory.out)
+        sequence = experiment.sequence_config() if experiment.order else config
+        images, channels = laboratory.evaluation.probe_scenes, sequence.token_dim
+        if images <= channels:
+            raise ValueError(
+                f"evaluation.probe_scenes must be more than the {channels} channels that a token "
+                f"of the order {arm} has, got {images}"
+            )
 
 
 def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -> Experiment:

@@ -40,7 +40,7 @@ PROCESSES: Mapping[str, Process] = {
 }
 """What each control makes of a stationary process, given a seed."""
 LETTERS = "letters"
-LICENSE = Path(__file__).parents[1] / "LICENSE"
+TEXT = Path(__file__).parent / "results" / "README.md"
 TRAIN_SHARE = 0.8
 """Of the text; test pieces come from the rest."""
 
@@ -51,7 +51,7 @@ class Controls:
 
     out: Path = Path("runs/controls")
     controls: tuple[str, ...] = (*PROCESSES, LETTERS)
-    text: Path = LICENSE
+    text: Path = TEXT
     """Any file: its bytes are read as a text."""
     tokens: int = 16
     channels: int = 4

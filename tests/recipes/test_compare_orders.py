@@ -261,6 +261,14 @@ def test_distances_without_a_judge_that_sees_are_refused(tmp_path: Path) -> None
         check(laboratory(tmp_path))
 
 
+def test_fewer_probed_images_than_channels_are_refused(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, arms=("noise",))
+    asked = replace(lab.evaluation, judge="words", generated=200, probe_scenes=96)
+    data = replace(lab.data, test_count=300)
+    with pytest.raises(ValueError, match=r"more than the 96 channels .* the order noise has, got"):
+        check(replace(lab, evaluation=asked, data=data))
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_one_that_the_recipe_reads(path: Path) -> None:
     read: list[Laboratory] = []
@@ -346,7 +354,7 @@ def test_the_laboratory_runs_whole_and_goes_on(program: Any, tmp_path: Path) -> 
         "--evaluation.judge=words",
         "--evaluation.generated=130",
         "--evaluation.scored=4",
-        "--evaluation.probe_scenes=100",
+        "--evaluation.probe_scenes=200",
     )
     done = program(*arguments)
     assert done.returncode == 0, done.stderr
