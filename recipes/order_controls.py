@@ -86,7 +86,8 @@ def main(controls: Controls) -> None:
         }
         print(f"{control}: EQ {cell(found[control].get('EQ')) or NOTHING}", flush=True)
     print(markdown_table(table(found)))
-    about = {"config": plain_settings(controls), "seeds": list(controls.seeds), **provenance()}
+    config = {**plain_settings(controls), "text": controls.text.name}  # no path of this machine
+    about = {"config": config, "seeds": list(controls.seeds), **provenance()}
     controls.out.mkdir(parents=True, exist_ok=True)
     write_result(controls.out / "controls.json", "controls", {"results": found, **about})
 
