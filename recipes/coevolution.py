@@ -2,7 +2,8 @@
 
 Results: {"arms": {arm: {"figures": {measure: interval}, "against": {control: the same}}},
 "compute", "verdict": {arm: {"sides": {side: word}, "verdict": words}}, "psnr": dB at which rates
-are compared}. What stands against a control are differences, taken so that above 0 is better.
+are compared}. What stands against a control are differences, taken so that above 0 is better, and
+the share of its nats that an arm saves at equal error, see `recipes.rating.saved`.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 from recipes.engine.page import Cell, Section, Table, write_page
 from recipes.intervals import interval, said
-from recipes.rating import nats_at
+from recipes.rating import Curve, nats_at, saved
 
 Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
@@ -25,25 +26,27 @@ WORDS = ("loses", "undecided", "kept", "gains")
 """On a measure, from the worst to the best."""
 HEADLINES = ("colour_and_shape", "class", "words", "found_at_1")
 """What a judge says first, the first that it says."""
-RATE, FOLLOWED, FRECHET = "fresh AR model: nats", "fresh AR model: captions followed", "Frechet"
+NATS, FOLLOWED, FRECHET = "fresh AR model: nats", "fresh AR model: captions followed", "Frechet"
+SAVED = "fresh AR model: nats saved at any error"
 OF_PAIR = "the pair itself: captions followed"
 RECALL, READER = "retrieval, mean over prefixes", "fresh reader, mean over prefixes"
-LOWER_IS_BETTER = (RATE, FRECHET)
+LOWER_IS_BETTER = (NATS, FRECHET)
 SIDES: Mapping[str, tuple[str, ...]] = {
     "the orderer": (RECALL, READER),
-    "the AR model": (RATE, FOLLOWED, OF_PAIR),
+    "the AR model": (SAVED, FOLLOWED, OF_PAIR),
 }
 """By what each side is judged; no measure is a loss that stage 3 made small."""
 COMPARED_AT = "0.12"
 """The noise at which the worst rebuilt run sets the error."""
 MARGIN = 0.01
-"""Most that a side may lose and still count as kept: shares of 1, or of the frozen arm's nats."""
+"""Most that a side may lose and still count as kept: shares of 1."""
 
 
 def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     """Read what was measured of every arm and seed, and compare with the controls."""
     found = {run: _measured(*run, out) for run, out in runs.items()}
-    level = _level([fresh["rate"]["at_noise"] for _, fresh in found.values()])
+    curves = {run: fresh["rate"]["at_noise"] for run, (_, fresh) in found.items()}
+    level = _level(list(curves.values()))
     values = {run: dict(_figures(*models, level)) for run, models in found.items()}
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
@@ -56,7 +59,10 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     }
     differences = {
         arm: {
-            control: _differences(values, arm, control, seeds)
+            control: {
+                **_differences(values, arm, control, seeds),
+                SAVED: interval([_saved(curves, arm, control, seed) for seed in seeds]),
+            }
             for control in CONTROLS
             if control in arms and arm not in (control, START)
         }
@@ -66,7 +72,7 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
         "arms": {arm: {"figures": figures[arm], "against": differences[arm]} for arm in arms},
         "compute": dict(compute),
         "verdict": {
-            arm: judged(list(differences[arm].values()), figures[FROZEN])
+            arm: judged(list(differences[arm].values()))
             for arm in arms
             if arm not in (START, FROZEN)
         },
@@ -90,6 +96,12 @@ def _differences(
         )
         for measure in values[arm, seeds[0]]
     }
+
+
+def _saved(curves: Mapping[tuple[str, int], Curve], arm: str, control: str, seed: int) -> float:
+    share = saved(curves[arm, seed], curves[control, seed])
+    assert share is not None  # both reach the level
+    return share
 
 
 def _level(curves: Sequence[Mapping[str, Mapping[str, float]]]) -> float:
@@ -127,7 +139,7 @@ def _figures(
     yield "trunk, linear probes", _mean_of(pair["trunk"])
     nats = nats_at(level, fresh["rate"]["at_noise"])
     assert nats is not None  # the level is between what all reach
-    yield RATE, nats
+    yield NATS, nats
     headline = next(name for name in HEADLINES if name in fresh["generation"])
     yield FOLLOWED, fresh["generation"][headline]
     yield "rebuilt from its own tokens: captions followed", fresh["generation"]["rebuilt"][headline]
@@ -152,9 +164,7 @@ def _better(measure: str) -> int:
     return -1 if measure in LOWER_IS_BETTER else 1
 
 
-def judged(
-    against: Sequence[Mapping[str, Mapping[str, Any]]], frozen: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def judged(against: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """The verdict on an arm by rule, from its differences to each control.
 
     A measure gains if the interval of its difference lies above 0, loses if below, is kept if it
@@ -164,10 +174,7 @@ def judged(
     """
     words = {
         side: {
-            name: min(
-                (_word(differences[name], _margin(name, frozen)) for differences in against),
-                key=WORDS.index,
-            )
+            name: min((_word(differences[name]) for differences in against), key=WORDS.index)
             for name in measures
         }
         for side, measures in SIDES.items()
@@ -176,18 +183,14 @@ def judged(
     return {"measures": words, "sides": sides, "verdict": _verdict(list(sides.values()))}
 
 
-def _margin(name: str, frozen: Mapping[str, Mapping[str, Any]]) -> float:
-    return MARGIN * frozen[name]["mean"] if name == RATE else MARGIN
-
-
-def _word(difference: Mapping[str, Any], margin: float) -> str:
+def _word(difference: Mapping[str, Any]) -> str:
     if difference["low"] is None:
         return "undecided"
     if difference["low"] > 0:
         return "gains"
     if difference["high"] < 0:
         return "loses"
-    return "kept" if difference["low"] >= -margin else "undecided"
+    return "kept" if difference["low"] >= -MARGIN else "undecided"
 
 
 def _side(words: Sequence[str]) -> str:
@@ -210,9 +213,8 @@ def _verdict(sides: Sequence[str]) -> str:
 def tables(results: Results) -> list[Table]:
     """The figures, their differences to the frozen arm, and the verdicts."""
     arms = results["arms"]
-    measures = list(arms[FROZEN]["figures"])
     return [
-        _table("figures", {arm: of_arm["figures"] for arm, of_arm in arms.items()}, measures),
+        _table("figures", {arm: of_arm["figures"] for arm, of_arm in arms.items()}),
         *(
             _table(
                 f"better than {control} by",
@@ -221,7 +223,6 @@ def tables(results: Results) -> list[Table]:
                     for arm, of_arm in arms.items()
                     if control in of_arm["against"]
                 },
-                measures,
             )
             for control in CONTROLS
             if control in arms
@@ -236,7 +237,8 @@ def tables(results: Results) -> list[Table]:
     ]
 
 
-def _table(title: str, of_arms: Results, measures: Sequence[str]) -> Table:
+def _table(title: str, of_arms: Results) -> Table:
+    measures = list(next(iter(of_arms.values())))
     rows: list[tuple[Cell, ...]] = [
         (measure, *(said(of_arm[measure]) for of_arm in of_arms.values())) for measure in measures
     ]

@@ -15,6 +15,7 @@ from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.finding import DRAWS
 from recipes.judging import Judge
+from recipes.rating import STRETCHES
 from recipes.reading import about_strings
 from recipes.rebuilding import Eyes
 from recipes.searching import about_searches
@@ -120,6 +121,8 @@ def _rating(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
         "images": min(experiment.evaluation.scored, len(pairs)),
         "unit": "nats of all tokens of an image, an upper bound (variational diffusion), given its "
         "caption; noise in deviations of each channel",
+        "guesses": "the AR model's, or those for standard normal tokens where they are nearer, "
+        f"in each of {STRETCHES} stretches of noise levels",
     }
 
 

@@ -3,16 +3,18 @@
 from .alignment import Alignment, frozen
 from .collapse import Limits, broken
 from .junction import Junction
-from .rate import rate
+from .rate import DrawnErrors, draw_errors, rate
 from .routes import ROUTES, Route, own_loss
 
 __all__ = [
     "ROUTES",
     "Alignment",
+    "DrawnErrors",
     "Junction",
     "Limits",
     "Route",
     "broken",
+    "draw_errors",
     "frozen",
     "own_loss",
     "rate",

@@ -19,6 +19,7 @@ https://arxiv.org/abs/cs/0412108.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -55,6 +56,38 @@ def rate(
     Raises:
         ValueError: for noise out of range, or a head that knows no timesteps.
     """
+    drawn = draw_errors(model, tokens, condition, noise, generator)
+    return drawn.span / 2 * drawn.weighed.mean(dim=0) + drawn.least
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnErrors:
+    """Errors at noise levels of a rate's integral, drawn evenly over the logarithm of the SNR.
+
+    Attributes:
+        place: of each level in the integral, from 0, the most noise, to 1.
+        weighed: the head's squared error of each token, times the SNR.
+        plain: the same of a guess that only shrinks the noisy token: the best for tokens that are
+            standard normal and independent.
+        span: the integral's length, in nats of the SNR.
+        least: nats below the least SNR, for any guess.
+    """
+
+    place: Float[Tensor, "T B 1"]
+    weighed: Float[Tensor, "T B K"]
+    plain: Float[Tensor, "T B K"]
+    span: float
+    least: Float[Tensor, "B K"]
+
+
+def draw_errors(
+    model: ARModel,
+    tokens: Float[Tensor, "B K D"],
+    condition: Condition,
+    noise: float,
+    generator: torch.Generator | None = None,
+) -> DrawnErrors:
+    """What `rate` is the mean of; arguments and refusals are its own."""
     if not 0 < noise < LEAST_SNR**-0.5:
         raise ValueError(
             f"the noise of a rate must be above 0 and below {LEAST_SNR**-0.5:g}, got {noise}"
@@ -64,11 +97,16 @@ def rate(
     context = standard + noise * torch.randn(standard.shape, device=device, generator=generator)
     low, high = math.log(LEAST_SNR), -2 * math.log(noise)
     first = torch.rand(1, len(tokens), 1, device=device, generator=generator)
-    steps = torch.arange(LEVELS, device=device)[:, None, None]
-    log_snr = low + (high - low) * (first + steps) / LEVELS  # [T, B, 1]
+    place = (first + torch.arange(LEVELS, device=device)[:, None, None]) / LEVELS
+    log_snr = low + (high - low) * place
     guess = model.head.guess_through(
         model.trunk, standard, context, condition, (log_snr / 2).sigmoid(), generator
     )
-    errors = (guess - standard).square().sum(dim=-1)  # [T, B, K]
-    drawn = (high - low) / 2 * (log_snr.exp() * errors).mean(dim=0)
-    return drawn + LEAST_SNR / 2 * standard.square().sum(dim=-1)
+    snr, squares = log_snr.exp(), standard.square().sum(dim=-1)
+    return DrawnErrors(
+        place=place,
+        weighed=snr * (guess - standard).square().sum(dim=-1),
+        plain=snr * (squares + snr * tokens.shape[2]) / (1 + snr).square(),
+        span=high - low,
+        least=LEAST_SNR / 2 * squares,
+    )
