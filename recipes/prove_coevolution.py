@@ -7,16 +7,17 @@ r"""Do both models gain by stage 3? Arms of equal operations, over seeds, by mea
     start         stages 1 and 2, as they are
     frozen        the AR model goes on, on the tokens of an orderer that stays
     apart         both go on, and neither hears of the other
-    joint         the route of the configuration
+    align, context, decode, rate
+                  the orderer hears of the AR model by this route, see `ar.joint.Route`
     shuffled      aligned with the captions of other images
-    orderer_only  the orderer hears of an AR model that stays
+    orderer_only  aligned with an AR model that stays
 
 Every seed trains stages 1 and 2 once; each arm then does stage 3 for as many steps as the
-operations of the joint arm pay for. An AR loss is no evidence. Measured are: what a fresh AR model
-of stage 2's budget makes of the new tokens (nats at matched error, captions followed, Frechet
-distance), what the pair itself generates, what the orderer understands (retrieval at every prefix,
-a fresh reader), and what the trunk does (linear probes of its states). Differences to the arms
-`frozen` and `apart` are paired by seed; the verdict follows from their intervals by rule, see
+operations of the configured route's arm pay for. An AR loss is no evidence. Measured are: what a
+fresh AR model of stage 2's budget makes of the new tokens (nats at equal error, captions followed,
+Frechet distance), what the pair itself generates, what the orderer understands (retrieval at every
+prefix, a fresh reader), and what the trunk does (linear probes of its states). Differences to the
+arms `frozen` and `apart` are paired by seed; the verdict follows from their intervals by rule, see
 `recipes.coevolution`.
 
 Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; `--processes` runs
@@ -31,7 +32,7 @@ from typing import Any
 
 from ar import ARModel
 from orderer import Orderer, OrdererProcessor
-from recipes.coevolution import gather, tables, write_coevolution_page
+from recipes.coevolution import FROZEN, START, gather, tables, write_coevolution_page
 from recipes.comparison import check_arms, tell, write_comparison
 from recipes.compute import equal_steps, flops_of
 from recipes.engine.cli import run as start
@@ -43,16 +44,17 @@ from recipes.joining import Joint
 from recipes.judging import check_judge
 from recipes.variants import job_of, run_all, variant
 
+ROUTES = ("align", "context", "decode", "rate")
+"""By which the orderer hears of the AR model, and need not collapse."""
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    "frozen": {"route": "frozen"},
+    FROZEN: {"route": FROZEN},
     "apart": {"route": "apart"},
-    "joint": {},
+    **{route: {"route": route} for route in ROUTES},
     "shuffled": {"route": "shuffled"},
     "orderer_only": {"route": "align", "ar_learns": False},
 }
 """What each arm changes of stage 3."""
 DENOISING = ("flow", "diffusion", "in_trunk")
-START, JOINT = "start", "joint"
 OF_PAIR: tuple[Task, ...] = ("retrieval", "reconstruction", "probe", "generation", "trunk")
 OF_FRESH: tuple[Task, ...] = ("reconstruction", "generation", "rate")
 
@@ -67,14 +69,14 @@ class Coevolution(Experiment):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_arms(self.arms, ARMS, self.seeds)
-        for arm in ("frozen", JOINT):
+        if self.train_joint.route not in ROUTES:
+            raise ValueError(
+                f"train_joint.route must be among {', '.join(ROUTES)}: its steps are what the "
+                f"other arms are given the operations of, got {self.train_joint.route}"
+            )
+        for arm in (FROZEN, self.train_joint.route):
             if arm not in self.arms:
                 raise ValueError(f"arms must hold {arm}, got {', '.join(self.arms)}")
-        if self.train_joint.route not in ("align", "context", "decode", "rate"):
-            raise ValueError(
-                "train_joint.route is that of the joint arm: it must reach the orderer and not "
-                f"collapse it, got {self.train_joint.route}"
-            )
         if self.ar.get("head", "flow") not in DENOISING:
             raise ValueError(
                 f"a rate needs a head among {', '.join(DENOISING)}, got {self.ar['head']}"
@@ -87,7 +89,7 @@ def main(proof: Coevolution) -> None:
     starts = {seed: proof.out / f"{START}-{seed}" for seed in proof.seeds}
     run_all([_beginning(proof, seed, out) for seed, out in starts.items()], proof.processes)
     costs = count(proof, starts[proof.seeds[0]])
-    steps = equal_steps(costs, proof.train_joint.steps, JOINT)
+    steps = equal_steps(costs, proof.train_joint.steps, proof.train_joint.route)
     runs = {(arm, seed): proof.out / f"{arm}-{seed}" for seed in proof.seeds for arm in proof.arms}
     jobs = [
         _arm(proof, arm, steps[arm], seed, starts[seed], out) for (arm, seed), out in runs.items()
@@ -117,18 +119,23 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
     """Stage 3 of an arm, its measures, and a fresh AR model on its tokens with measures of its own.
 
     The pair and the fresh model lie in folders of their own, where recipes find models by the names
-    of stages 1 and 2.
+    of stages 1 and 2. Tokens of an orderer that stays are the start's: so is a fresh model on them.
     """
     joint = replace(proof.train_joint, steps=steps, **ARMS[arm])
     experiment = variant(proof, out, seed, train_joint=joint)
     for name in ("orderer", "ar"):
         _link(out / name, begun / name)
         _link(out / "pair" / name, out / "joint" / name)
-    _link(out / "fresh" / "orderer", out / "joint" / "orderer")
     pair, fresh = out / "pair", out / "fresh"
     recipes = [
         (("train_joint",), out / "joint" / "ar"),
         ((*_evaluation(proof, OF_PAIR), f"--out={pair}"), pair / "evaluation.json"),
+    ]
+    if arm == FROZEN:
+        _link(fresh, begun)
+        return job_of(experiment, recipes, proof.resume)
+    _link(fresh / "orderer", out / "joint" / "orderer")
+    recipes += [
         (("write_tokens", f"--out={fresh}"), fresh / "held"),
         (("train_ar", f"--out={fresh}"), fresh / "ar"),
         ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),

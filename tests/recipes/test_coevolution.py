@@ -138,11 +138,12 @@ def test_runs_without_a_common_error_are_refused(runs: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"arms": ("joint",)}, "arms must hold frozen, got joint"),
+        ({"arms": ("align",)}, "arms must hold frozen, got align"),
+        ({"arms": ("frozen", "rate")}, "arms must hold align, got frozen, rate"),
         ({"arms": ("frozen", "other")}, "arms must be among .*, got 'other'"),
         ({"seeds": ()}, "needs at least one arm and one seed, got none"),
         ({"ar": {"head": "energy"}}, "a rate needs a head among .*, got energy"),
-        ({"train_joint": JointTraining(route="full")}, "must reach the orderer .*, got full"),
+        ({"train_joint": JointTraining(route="full")}, "must be among align, .*, got full"),
     ],
 )
 def test_wrong_arms_are_refused(changes: dict[str, Any], sentence: str) -> None:
@@ -161,7 +162,7 @@ def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_
         "--config=recipes/configs/smoke.yaml",
         f"--out={tmp_path}",
         "--seeds=[0]",
-        "--arms=[frozen, apart, joint]",
+        "--arms=[frozen, apart, align]",
         "--processes=2",
         "--data.unseen=null",
         "--evaluation.scored=8",
@@ -173,13 +174,13 @@ def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_
     assert done.returncode == 0, done.stderr
     written = tmp_path / "coevolution.json"
     found = json.loads(written.read_text())["results"]
-    assert list(found["arms"]) == ["start", "frozen", "apart", "joint"]
-    assert list(found["verdict"]) == ["apart", "joint"]
-    assert found["compute"]["frozen"]["steps"] > found["compute"]["joint"]["steps"] == 6
-    assert found["arms"]["joint"]["against"].keys() == {"frozen", "apart"}
+    assert list(found["arms"]) == ["start", "frozen", "apart", "align"]
+    assert list(found["verdict"]) == ["apart", "align"]
+    assert found["compute"]["frozen"]["steps"] > found["compute"]["align"]["steps"] == 6
+    assert found["arms"]["align"]["against"].keys() == {"frozen", "apart"}
     # The frozen orderer is the start's: so is a fresh AR model on its tokens.
     frozen, start = (found["arms"][arm]["figures"] for arm in ("frozen", "start"))
-    assert frozen[RATE] == start[RATE] and frozen[RECALL] == start[RECALL]
+    assert frozen[NATS] == start[NATS] and frozen[RECALL] == start[RECALL]
     assert (tmp_path / "coevolution.html").is_file()
 
     written.unlink()
