@@ -21,6 +21,8 @@ from torch import Tensor
 from .atomic import written_whole
 
 FORMAT = "sightline-tokens-2"
+STORE = "tokens.safetensors"
+"""The file in a store's folder."""
 LEAST_STD = 1e-6
 """A channel that never varies is stored with this, so that dividing by std is safe."""
 
@@ -169,4 +171,4 @@ def _statistics(tokens: Float[Tensor, "N K D"]) -> dict[str, Float32[Tensor, "K 
 
 
 def _tokens(path: Path) -> Path:
-    return path / "tokens.safetensors"
+    return path / STORE

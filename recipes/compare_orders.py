@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.tokens import STORE
 from orderer.objectives import TEXT_TERMS
 from recipes.comparison import check_arms, check_unguided, tell, write_comparison
 from recipes.engine.cli import run as start
@@ -42,6 +43,7 @@ from recipes.judging import check_judge
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import gather, tables, write_orders_page
+from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, variant
 
 LEARNED = "learned"
@@ -160,9 +162,9 @@ def job_of_arm(experiment: Experiment, resume: bool) -> Job:
     """Stage 1, or what stands for it, stage 2, and the measures."""
     out = experiment.out
     recipes: list[tuple[Sequence[str], Path]] = [
-        (("fit_order" if experiment.order else "train_orderer",), out / "orderer"),
-        (("write_tokens",), out / "held"),
-        (("train_ar",), out / "ar"),
+        (("fit_order" if experiment.order else "train_orderer",), out / "orderer" / RECORD),
+        (("write_tokens",), out / "held" / STORE),
+        (("train_ar",), out / "ar" / RECORD),
         (("evaluate", *TASKS), out / "evaluation.json"),
     ]
     return job_of(experiment, recipes, resume)

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from ar import ARModel
+from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
 from recipes.coevolution import FROZEN, START, gather, tables, write_coevolution_page
 from recipes.comparison import check_arms, tell, write_comparison
@@ -42,6 +43,7 @@ from recipes.experiment import Experiment, Task
 from recipes.fidelity import can_see
 from recipes.joining import Joint
 from recipes.judging import check_judge
+from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, variant
 
 ROUTES = ("align", "context", "decode", "rate")
@@ -107,9 +109,9 @@ def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:
     """Stages 1 and 2 of a seed, and their measures: its AR model is a fresh one."""
     experiment = variant(proof, out, seed)
     recipes = [
-        (("train_orderer",), out / "orderer"),
-        (("write_tokens",), out / "held"),
-        (("train_ar",), out / "ar"),
+        (("train_orderer",), out / "orderer" / RECORD),
+        (("write_tokens",), out / "held" / STORE),
+        (("train_ar",), out / "ar" / RECORD),
         (_evaluation(proof, OF_PAIR, OF_FRESH), out / "evaluation.json"),
     ]
     return job_of(experiment, recipes, proof.resume)
@@ -128,7 +130,7 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
         _link(out / "pair" / name, out / "joint" / name)
     pair, fresh = out / "pair", out / "fresh"
     recipes = [
-        (("train_joint",), out / "joint" / "ar"),
+        (("train_joint",), out / "joint" / "orderer" / RECORD),
         ((*_evaluation(proof, OF_PAIR), f"--out={pair}"), pair / "evaluation.json"),
     ]
     if arm == FROZEN:
@@ -136,8 +138,8 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
         return job_of(experiment, recipes, proof.resume)
     _link(fresh / "orderer", out / "joint" / "orderer")
     recipes += [
-        (("write_tokens", f"--out={fresh}"), fresh / "held"),
-        (("train_ar", f"--out={fresh}"), fresh / "ar"),
+        (("write_tokens", f"--out={fresh}"), fresh / "held" / STORE),
+        (("train_ar", f"--out={fresh}"), fresh / "ar" / RECORD),
         ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
     ]
     return job_of(experiment, recipes, proof.resume)

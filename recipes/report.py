@@ -15,11 +15,11 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from recipes.engine.cli import run as start
+from recipes.engine.cli import with_words
 from recipes.engine.files import replace_file
 from recipes.engine.gallery import visible
 from recipes.engine.page import Section, markdown_table, write_page
@@ -112,12 +112,5 @@ def _lines(sections: Sequence[Section]) -> Iterator[str]:
             yield f"{markdown_table(table)}\n"
 
 
-def with_folders(arguments: Sequence[str]) -> list[str]:
-    """Read leading words as the folders."""
-    folders = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
-    options = list(arguments[len(folders) :])
-    return [*options, f"--folders={json.dumps(folders)}"] if folders else options
-
-
 if __name__ == "__main__":
-    start(main, Config, with_folders(sys.argv[1:]))
+    start(main, Config, with_words(sys.argv[1:], "folders"))

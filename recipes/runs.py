@@ -12,10 +12,10 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 from recipes.engine.cli import run as start
+from recipes.engine.cli import with_words
 from recipes.engine.page import Table, markdown_table
 from recipes.engine.status import SUFFIX, duration, lines_of, read_status
 
@@ -73,12 +73,5 @@ def best_of(log: Path) -> tuple[str, str]:
     return "", ""
 
 
-def with_folders(arguments: Sequence[str]) -> list[str]:
-    """Read leading words as the folders."""
-    folders = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
-    options = list(arguments[len(folders) :])
-    return [*options, f"--folders=[{','.join(folders)}]"] if folders else options
-
-
 if __name__ == "__main__":
-    start(main, Config, with_folders(sys.argv[1:]))
+    start(main, Config, with_words(sys.argv[1:], "folders"))

@@ -85,7 +85,7 @@ def main(experiment: Experiment) -> None:
     if experiment.dry_run:
         return tell_plan(experiment, settings, progress, first, store)
 
-    with experiment.run("ar", settings, first, earlier) as run:
+    with experiment.run("ar", settings, first, earlier) as run, progress.saver:
         draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
         batches = TokenBatches(store, **vars(draw))
         place = -1 if experiment.data.last_share >= 0.5 else 0

@@ -18,10 +18,12 @@ saves the models as they were at its last good checkpoint, and ends with exit co
 from ar import ARModel
 from data import apart, in_memory
 from orderer import Orderer, OrdererProcessor
+from orderer.transformers_towers import weight_files
+from orderer.weights import digest_of
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
 from recipes.engine.processes import others_wait_for, seed_everything
-from recipes.engine.settings import settings_named
+from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, prepare_device
 from recipes.experiment import Experiment
 from recipes.joining import Joint
@@ -71,7 +73,10 @@ def main(experiment: Experiment) -> None:
         settings={
             **settings_named(experiment, *SHAPING),
             "pairs": pairs.fingerprint,
-            "orderer_hash": model.config.orderer_hash,
+            **scalars_named("orderer", orderer.config.own()),
+            **scalars_named("ar", model.config.own()),
+            "weights of orderer": digest_of(weight_files(experiment.out / "orderer")),
+            "weights of ar": digest_of(weight_files(experiment.out / "ar")),
             **{f"weights of {name}_model": sha for name, sha in joint.stage.teachers.items()},
         },
         averages=joint.averages,
@@ -80,7 +85,8 @@ def main(experiment: Experiment) -> None:
     if experiment.dry_run:
         return tell_plan(experiment, settings, progress, first, pairs)
 
-    with experiment.run("joint", settings, first, earlier, ("loss", *SHOWN)) as run:
+    shown = ("loss", *SHOWN)
+    with experiment.run("joint", settings, first, earlier, shown) as run, progress.saver:
         another = experiment.seed + 1  # than stage 1's order
         draw = experiment.data.draw(settings.batch_size, another, run)
         batches = experiment.data.batches(replayed, draw, processor)
@@ -114,6 +120,7 @@ def main(experiment: Experiment) -> None:
         def hand_on() -> None:
             tell_skipped(pairs.name, batches.skipped)
             averaged, generating = joint.averaged()
+            generating.save_pretrained(experiment.out / "joint" / "ar")
             averaged.save_pretrained(experiment.out / "joint" / "orderer")
             processor.save_pretrained(experiment.out / "joint" / "orderer")
             names = ("train_orderer", "train_ar", "train_joint")
@@ -122,7 +129,6 @@ def main(experiment: Experiment) -> None:
             own["stopped"] = complaint
             before = read_record(experiment.out / "orderer") or {}
             write_record(experiment.out / "joint" / "orderer", {**before, "joint": own})
-            generating.save_pretrained(experiment.out / "joint" / "ar")
 
         others_wait_for(hand_on)
         if complaint:

@@ -35,7 +35,7 @@ from orderer import weights_named
 from recipes.captioning import say
 from recipes.checking import build_stage1
 from recipes.data_settings import tell_skipped
-from recipes.engine.checkpoint import find_start
+from recipes.engine.checkpoint import is_fresh
 from recipes.engine.cli import run as start
 from recipes.engine.processes import others_wait_for, seed_everything
 from recipes.engine.settings import scalars_named, settings_named
@@ -75,8 +75,7 @@ def main(experiment: Experiment) -> None:
     settings = experiment.train_orderer
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     saver = experiment.saver("orderer")
-    is_fresh = find_start(saver.folder, experiment.resume) is None
-    built = build_stage1(experiment, is_fresh)
+    built = build_stage1(experiment, is_fresh(saver.folder, experiment.resume))
     pairs, processor, model = built.pairs, built.processor, built.stage.orderer
 
     device = prepare_device(experiment.execution.stall_seconds)
@@ -103,7 +102,7 @@ def main(experiment: Experiment) -> None:
     if experiment.dry_run:
         return tell_plan(experiment, settings, progress, first, pairs)
 
-    with experiment.run("orderer", settings, first, earlier) as run:
+    with experiment.run("orderer", settings, first, earlier) as run, saver:
         parts = settings.accumulate
         draw = experiment.data.draw(settings.batch_size // parts, experiment.seed, run)
         batches = experiment.data.batches(pairs, draw, processor)

@@ -13,7 +13,7 @@ from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 
-FILE = "training.json"
+RECORD = "training.json"
 COMMON = ("data", "seed", "precision")
 
 
@@ -39,12 +39,12 @@ def training_record(
 
 def write_record(folder: Path, record: Mapping[str, JSON]) -> None:
     """Write the record of a training beside what it trained."""
-    write_json(folder / FILE, record)
+    write_json(folder / RECORD, record)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Read the record of a training; None for a model that has none."""
-    return read_settings(folder, FILE) if (folder / FILE).is_file() else None
+    return read_settings(folder, RECORD) if (folder / RECORD).is_file() else None
 
 
 def digest_of_record(record: Mapping[str, JSON] | None) -> str | None:
@@ -71,7 +71,7 @@ def check_set_apart(experiment: Experiment, folder: Path, image_size: int) -> No
     if record is None or "settings" not in record:  # nor one of stage 3 alone
         raise ValueError(
             f"nothing says whether {folder} was trained without the pairs of the split {TUNING}, "
-            f"it has no {FILE} of stage 1"
+            f"it has no {RECORD} of stage 1"
         )
     pairs = experiment.data.open_train(image_size).fingerprint
     for each in (record, *([record["joint"]] if "joint" in record else [])):

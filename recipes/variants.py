@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from recipes.engine.files import replace_file
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment
@@ -46,16 +47,16 @@ def run_variants(
         The exit code, see `run_side_by_side`.
 
     Raises:
-        ValueError: if one was measured with other settings than it would have now.
+        ValueError: if one was begun with other settings than it would have now.
     """
     todo = []
     for name, experiment in variants.items():
         wanted = yaml.safe_dump(plain_settings(experiment))
         settings = experiment.out / "experiment.yaml"
-        if resume and _is_done(experiment.out, settings, wanted):
+        _check_begun(settings, wanted)
+        if resume and (experiment.out / "evaluation.json").is_file():
             continue
-        experiment.out.mkdir(parents=True, exist_ok=True)
-        settings.write_text(wanted)
+        replace_file(settings, wanted.encode())
         again = ("--resume",) if resume and (experiment.out / "checkpoints").is_dir() else ()
         config = ("--config", str(settings))
         recipes: deque[Sequence[str]] = deque(
@@ -72,7 +73,7 @@ def job_of(
 
     Args:
         experiment: that all of them read.
-        recipes: each with its arguments, and the file or folder that it leaves when it is done.
+        recipes: each with its arguments, and the file that it writes last.
         resume: whether to keep what is done.
 
     Raises:
@@ -80,10 +81,8 @@ def job_of(
     """
     out = experiment.out
     settings, wanted = out / "experiment.yaml", yaml.safe_dump(plain_settings(experiment))
-    if resume and settings.is_file() and settings.read_text() != wanted:
-        raise ValueError(f"{out} was begun with other settings, which stand in {settings}")
-    out.mkdir(parents=True, exist_ok=True)
-    settings.write_text(wanted)
+    _check_begun(settings, wanted)
+    replace_file(settings, wanted.encode())
     config = ("--config", str(settings))
     todo: deque[Sequence[str]] = deque()
     for recipe, outcome in recipes:
@@ -107,12 +106,10 @@ def run_all(jobs: Sequence[Job], at_once: int) -> None:
         raise SystemExit(exit_code)
 
 
-def _is_done(out: Path, settings: Path, wanted: str) -> bool:
-    if not (out / "evaluation.json").is_file():
-        return False
-    if not settings.is_file() or settings.read_text() != wanted:
+def _check_begun(settings: Path, wanted: str) -> None:
+    """Refuse a folder of other settings, resumed or not: what lies there would pass for theirs."""
+    if settings.is_file() and settings.read_text() != wanted:
         raise ValueError(
-            f"{out} was measured with other settings, which stand in {settings}: give another out, "
-            "or leave --resume and the folder out"
+            f"{settings.parent} was begun with other settings, which stand in {settings}: give "
+            "another out, or remove the folder"
         )
-    return True

@@ -28,7 +28,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .files import FULL, JSON, sync_folder, write_synced
+from .files import FULL, JSON, make_folder, sync_folder, write_synced
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -62,15 +62,16 @@ def save_checkpoint(
         keep: how many to keep, at least 1.
 
     Raises:
-        OSError: if it cannot be written, or reads back otherwise; nothing of it is left then, and
-            the checkpoints before it are as they were.
+        OSError: if it cannot be written, or reads back otherwise; it then has no name, or, where
+            only the last sync of its folder failed, is whole. The checkpoints before it are as they
+            were.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, got {keep}")
     target = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{target.name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _clear_away(folder)
         _write_files(temporary, step, tensors, state)
         _check_readable(temporary, step)
@@ -111,13 +112,17 @@ def find_start(folder: Path, resume: bool) -> Checkpoint | None:
     Raises:
         ValueError: checkpoints lie there and nobody asked to resume; a fresh start would bury them.
     """
-    if resume:
-        return load_latest(folder)
-    if saved := _saved(folder):
+    return None if is_fresh(folder, resume) else load_latest(folder)
+
+
+def is_fresh(folder: Path, resume: bool) -> bool:
+    """Whether there is nothing to go on from; it refuses as `find_start` does, and reads none."""
+    saved = _saved(folder)
+    if saved and not resume:
         raise ValueError(
             f"{folder} already holds {saved[-1].name}: give --resume to go on, or another out"
         )
-    return None
+    return not saved
 
 
 def _write_files(
@@ -175,29 +180,37 @@ def _give_name(temporary: Path, target: Path) -> None:
     os.rename(temporary, target)
     sync_folder(target.parent)
     if aside.exists():
-        shutil.rmtree(aside)
+        _remove(aside)
 
 
 def _clear_away(folder: Path) -> None:
     """Undo what a save that was killed left behind."""
     for path in folder.glob(".tmp-step-*"):
-        shutil.rmtree(path)
+        _remove(path)
     for aside in folder.glob("step-*~"):
         target = aside.with_name(aside.name.removesuffix("~"))
         if target.exists():
-            shutil.rmtree(aside)
+            _remove(aside)
         else:
             os.rename(aside, target)
 
 
 def _remove_older(folder: Path, step: int, keep: int) -> None:
-    """Remove what is not kept any more; what cannot be removed must not end a training."""
-    up_to_now = [path for path in _saved(folder) if _step(path) <= step]
-    for path in up_to_now[:-keep]:
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            logging.getLogger(__name__).warning("checkpoint %s is left over: %s", path, error)
+    """Remove what is not kept any more; a damaged checkpoint keeps no place of a good one."""
+    kept = 0
+    for path in reversed([path for path in _saved(folder) if _step(path) <= step]):
+        if kept == keep:
+            _remove(path)
+        elif _step(path) == step or not _damaged_files(path, _step(path)):
+            kept += 1
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder; one that cannot be removed must not end a training."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        logging.getLogger(__name__).warning("checkpoint %s is left over: %s", path, error)
 
 
 def _saved(folder: Path) -> list[Path]:
@@ -219,14 +232,19 @@ def _manifest(step: int, digests: Mapping[str, str]) -> bytes:
 def _damaged_files(path: Path, step: int) -> list[str]:
     """The files that are missing, changed, unreadable or too many."""
     manifest = path / MANIFEST
-    files = [file for file in path.iterdir() if file.is_file() and file != manifest]
-    found = {file.name: _digest(file) for file in files}
-    written = manifest.read_bytes() if manifest.is_file() else b""
+    try:
+        files = [file for file in path.iterdir() if file.is_file() and file != manifest]
+        found = {file.name: _digest(file) for file in files}
+        written = manifest.read_bytes()
+    except OSError:
+        return [MANIFEST]
     if written == _manifest(step, found):
         return []
     try:
-        listed = dict(json.loads(written)["sha256"])
-    except (ValueError, KeyError, TypeError):
+        listed = json.loads(written)["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [MANIFEST]
+    if not isinstance(listed, dict):
         return [MANIFEST]
     names = sorted(listed.keys() | found.keys())
     return [name for name in names if listed.get(name) != found.get(name)] or [MANIFEST]
@@ -255,6 +273,6 @@ def _load(path: Path) -> Checkpoint:
             raise ValueError(f"{file} holds no safetensors: {error}") from error
     try:
         state = dict(json.loads((path / STATE).read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path / STATE} holds no JSON object: {error}") from error
     return Checkpoint(step=_step(path), tensors=tensors, state=state, path=path)

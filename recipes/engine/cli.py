@@ -1,13 +1,14 @@
 """From the command line to a recipe's config: YAML files, then `--a.b=c`; mistakes in a sentence.
 
 Exit codes: 0 done (a run that was asked to stop and saved included, where `preempted_code` names no
-other), 1 a full disk, a loss that is not finite, a process gone from those that train together, or
-defects from a recipe that looks for them, 2 bad input, 130 interrupted by hand; everything else is
-a fault of the program and keeps its traceback.
+other), 1 a full disk, a loss that is not finite, a stage 3 that stopped itself, or defects from a
+recipe that looks for them, 2 bad input, 3 a process gone from those that train together, 130
+interrupted by hand; everything else is a fault of the program and keeps its traceback.
 """
 
 import argparse
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_ty
 
 import jsonargparse
 import yaml
+from safetensors import SafetensorError
 
 from .files import FULL
-from .processes import is_of_another_process
+from .processes import GONE, is_of_another_process
 
 C = TypeVar("C")
 MOST_VALUES = 100_000
@@ -56,14 +58,21 @@ def run(
             f"error: a process that trains with this one is gone or stalled: {_line(error)}",
             file=sys.stderr,
         )
-        raise SystemExit(1) from None
-    except (ValueError, OSError, FloatingPointError) as error:
-        if isinstance(error, FloatingPointError) or getattr(error, "errno", None) in FULL:
+        raise SystemExit(GONE) from None
+    except (ValueError, OSError, FloatingPointError, SafetensorError) as error:
+        if isinstance(error, FloatingPointError) or _is_full(error):
             print(f"error: {_sentence(error)}", file=sys.stderr)
             raise SystemExit(1) from None
         if not _is_ours(error):
             raise
         _refuse(_sentence(error))
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether there is no room: safetensors says it in words of its own."""
+    if isinstance(error, SafetensorError):
+        return any(f"(os error {code})" in str(error) for code in FULL)
+    return getattr(error, "errno", None) in FULL
 
 
 def with_folder(arguments: Sequence[str]) -> list[str]:
@@ -77,7 +86,7 @@ def with_words(arguments: Sequence[str], setting: str) -> list[str]:
     """Read leading words as the values of a setting."""
     words = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
     options = list(arguments[len(words) :])
-    return [*options, f"--{setting}=[{','.join(words)}]"] if words else options
+    return [*options, f"--{setting}={json.dumps(words)}"] if words else options
 
 
 def _read(main: Callable[[C], object], config_class: type[C], argv: Sequence[str]) -> C:

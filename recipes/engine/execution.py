@@ -13,8 +13,10 @@ import torch._functorch.config
 from torch import nn
 from transformers import PreTrainedModel
 
-from .settings import at_least
 from .sharding import blocks_of, shard
+
+DAY = 86_400
+"""In seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,10 @@ class Execution:
     first one writes may take longer."""
 
     def __post_init__(self) -> None:
-        at_least(1, stall_seconds=self.stall_seconds)
+        if not 1 <= self.stall_seconds <= DAY:
+            raise ValueError(
+                f"stall_seconds must be from 1 to a day, {DAY}, got {self.stall_seconds}"
+            )
 
     def prepare(self, model: nn.Module) -> None:
         """Make a model so, in place, before its optimizers are made.

@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from types import FrameType
 from typing import IO
 
+from .processes import GONE
 from .run import STOPS
 
 Program = subprocess.Popen[bytes]
@@ -25,9 +26,10 @@ def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> 
     """Run `python -m recipes.RECIPE` and wait for it.
 
     Several processes find each other as those of `torchrun` do, and share the cores. The first one
-    speaks for all; what another says of its failure is shown when the first has none. When one
-    fails, the others are killed: they would wait for it. A stop is left to the trainings, which
-    save first: SIGTERM and SIGUSR1 are passed on, SIGINT a terminal sends to all.
+    speaks for all; what another says of its failure is shown when the first has none, or only that
+    another is gone. When one fails, the others are killed: they would wait for it. A stop is left
+    to the trainings, which save first: SIGTERM and SIGUSR1 are passed on, SIGINT a terminal sends
+    to all.
 
     Args:
         recipe: its name.
@@ -51,8 +53,9 @@ def launch(recipe: str, arguments: Sequence[str | Path], processes: int = 1) -> 
         if {*received} - {signal.SIGINT}:  # it came while they were started
             terminate(programs)
         exit_code = _wait(programs)
-        if exit_code and not programs[0].poll():
-            _repeat(said)
+        if exit_code and not _failed_itself(programs[0]):
+            others = zip(programs[1:], said, strict=True)
+            _repeat([errors for program, errors in others if _failed_itself(program)])
     return 128 + received[0] if received else exit_code
 
 
@@ -102,11 +105,18 @@ def _wait(programs: Sequence[Program]) -> int:
             failed = _failure(programs)
             patience = time.monotonic() + GRACE_SECONDS if failed else patience
         time.sleep(POLL_SECONDS)
-    return failed or _failure(programs)
+    return _failure(programs) or failed
 
 
 def _failure(programs: Sequence[Program]) -> int:
-    return next((program.returncode for program in programs if program.poll()), 0)
+    """The exit code of the first that failed, rather one that says why."""
+    failed = sorted((each for each in programs if each.poll()), key=_failed_itself, reverse=True)
+    return failed[0].returncode if failed else 0
+
+
+def _failed_itself(program: Program) -> bool:
+    """Whether it ended with an error of its own, and not killed or because another was gone."""
+    return (program.poll() or 0) > 0 and program.returncode != GONE
 
 
 def terminate(programs: Sequence[Program]) -> None:

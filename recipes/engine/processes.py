@@ -89,6 +89,10 @@ def _is_busy(working: "Future[object] | None") -> bool:
     return bool(busy)
 
 
+GONE = 3
+"""The exit code of a process that ends because another that trained with it is gone or stalled."""
+
+
 def is_of_another_process(error: BaseException) -> bool:
     """Whether an error says that another process is gone, or did not answer in time."""
     return isinstance(error, dist.DistError) or (

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(kw_only=True)
-class Saver:
+class Saver(AbstractContextManager["Saver"]):
     """The checkpoints of one training.
 
     In the background, a save copies what it is given to the CPU and returns; the rest, and so every
@@ -29,8 +30,19 @@ class Saver:
     """The newest that are kept."""
     in_background: bool = False
     """True writes in a thread; what it fails at is said by the next save, which writes all the
-    same, or raised at the end."""
+    same, or at the end: raised, or said if the training ends by another error."""
     _writing: "Future[Path] | None" = field(default=None, init=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Wait for the last save before anybody may think that this training is over."""
+        try:
+            self.finish()
+        except OSError as failed:
+            if error is None:
+                raise
+            logging.getLogger(__name__).warning("a checkpoint could not be written: %s", failed)
 
     def is_due(self, step: int) -> bool:
         """Whether it is time for a checkpoint after `step` updates."""

@@ -1,12 +1,13 @@
 """How far a training has come and how it ended: OUT/logs/NAME.status.json, beside its log."""
 
 import json
+import math
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from .files import JSON, replace_file
 
@@ -83,17 +84,27 @@ def read_status(path: Path) -> Status:
         ValueError: if that is none.
     """
     try:
-        return Status(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        found = Status(**json.loads(path.read_bytes()))
+        _check(found)
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} holds no status of a training: {error}") from error
+    return found
+
+
+def _check(found: Status) -> None:
+    numbers = (found.steps_done, found.steps, found.process, found.started or 0)
+    if found.status not in get_args(State) or not all(isinstance(x, int) for x in numbers):
+        raise ValueError(f"a state and whole numbers are expected, got {found}")
+    if not isinstance(found.seconds, int | float) or not math.isfinite(found.seconds):
+        raise ValueError(f"seconds must be a number, got {found.seconds}")
 
 
 def lines_of(log: Path) -> Iterator[Mapping[str, JSON]]:
     """The lines of a training's log; one cut short by a kill is as good as not yet written."""
-    for line in log.read_text().splitlines() if log.is_file() else ():
+    for line in log.read_bytes().splitlines() if log.is_file() else ():
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(found, dict) and isinstance(found.get("step"), int):
             yield found

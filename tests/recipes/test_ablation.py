@@ -146,12 +146,17 @@ def test_every_config_is_one_that_the_recipes_read(path: Path) -> None:
     experiment.orderer_config()
 
 
-def test_what_was_measured_with_other_settings_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_was_measured_with_other_settings_is_not_taken_for_ones_own(
+    resume: bool, tmp_path: Path
+) -> None:
     experiment = variant(Experiment(), tmp_path / "ours-0", seed=0)
     experiment.out.mkdir()
     (experiment.out / "evaluation.json").write_text("{}")
-    (experiment.out / "experiment.yaml").write_text(yaml.safe_dump(plain_settings(experiment)))
+    settings = yaml.safe_dump(plain_settings(experiment))
+    (experiment.out / "experiment.yaml").write_text(settings)
     assert run_variants({"ours-0": experiment}, (), at_once=1, resume=True) == 0
     other = variant(experiment, experiment.out, seed=1)
-    with pytest.raises(ValueError, match="ours-0 was measured with other settings"):
-        run_variants({"ours-0": other}, (), at_once=1, resume=True)
+    with pytest.raises(ValueError, match="ours-0 was begun with other settings"):
+        run_variants({"ours-0": other}, (), at_once=1, resume=resume)
+    assert (experiment.out / "experiment.yaml").read_text() == settings

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from recipes.engine import files
 from recipes.engine.checkpoint import find_start, load_latest, save_checkpoint
 from recipes.experiment import Experiment
 
@@ -204,6 +205,63 @@ def test_what_cannot_be_removed_does_not_end_a_training(tmp_path, monkeypatch, c
     save(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
     assert "step-00000001 is left over: [Errno 16] busy" in caplog.text
+
+
+def test_what_a_killed_save_left_and_cannot_be_removed_stops_no_later_save(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / ".tmp-step-00000001").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda path: (tmp_path / "no").rmdir())
+    save(tmp_path, 2)
+    assert load_latest(tmp_path).step == 2
+    assert ".tmp-step-00000001 is left over" in caplog.text
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_a_good_one(tmp_path):
+    save(tmp_path, 100)
+    (save(tmp_path, 137) / "state.json").write_text("{}")
+    save(tmp_path, 200, keep=2)
+    assert names(tmp_path) == ["step-00000100", "step-00000137", "step-00000200"]
+    save(tmp_path, 300, keep=2)
+    assert names(tmp_path) == ["step-00000200", "step-00000300"]
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"[" * 200_000, b'{"sha256": [[1, 2]]}', b'{"sha256": 3}', b"[]", b"\xff"]
+)
+def test_a_manifest_that_is_none_is_named_and_the_one_before_is_taken(manifest, tmp_path, caplog):
+    save(tmp_path, 1)
+    (save(tmp_path, 2) / "manifest.json").write_bytes(manifest)
+    assert load_latest(tmp_path).step == 1
+    assert "missing or changed: manifest.json" in caplog.text
+
+
+def test_a_manifest_that_cannot_be_read_is_as_good_as_none(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    bad, read = save(tmp_path, 2) / "manifest.json", Path.read_bytes
+
+    def fails(path: Path) -> bytes:
+        if path == bad:
+            raise OSError(errno.EIO, "no")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    assert load_latest(tmp_path).step == 1
+
+
+def test_the_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    files.make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+    files.make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(OSError, match="No space left on device") as full:
+        files.write_synced(Path("/dev/full"), b"x")
+    assert full.value.filename == "/dev/full"
 
 
 def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):

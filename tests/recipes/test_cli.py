@@ -1,6 +1,7 @@
 """Every mistake on the command line ends in one sentence."""
 
 import errno
+import resource
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -9,9 +10,11 @@ from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from recipes.engine.cli import run
+from recipes.engine.cli import run, with_words
 from recipes.engine.optim import Schedule
+from recipes.engine.processes import GONE
 from recipes.engine.results import write_json
 
 
@@ -194,16 +197,36 @@ def test_a_full_disk_ends_with_1(capsys):
     assert capsys.readouterr().err == "error: No space left on device: shards/a.tar\n"
 
 
-def test_a_process_that_is_gone_ends_with_1(capsys):
+def test_a_process_that_is_gone_ends_with_3(capsys):
     def wait(config: Config) -> None:
         raise RuntimeError("[/src/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
 
     with pytest.raises(SystemExit) as stopped:
         run(wait, Config, ["--data=here"])
-    assert stopped.value.code == 1
+    assert stopped.value.code == GONE == 3
     assert capsys.readouterr().err.startswith(
         "error: a process that trains with this one is gone or stalled: [/src/gloo/"
     )
+
+
+def test_no_room_for_safetensors_ends_with_1(capsys, tmp_path):
+    def main(config: Config) -> None:
+        save_file({"w": torch.zeros(20_000)}, tmp_path / "model.safetensors")
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run(main, Config, ["--data=here"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert stopped.value.code == 1
+    assert "File too large (os error 27)" in capsys.readouterr().err
+
+
+def test_words_may_hold_what_yaml_reads_otherwise():
+    assert with_words(["a,b", "c: d", "--x=1"], "names") == ["--x=1", '--names=["a,b", "c: d"]']
+    assert with_words(["--x=1"], "names") == ["--x=1"]
 
 
 def test_an_error_inside_a_library_keeps_its_traceback():

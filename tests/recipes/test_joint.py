@@ -131,6 +131,22 @@ def test_an_orderer_that_was_trained_on_since_is_refused(separate: Experiment) -
         train_joint.main(separate)
 
 
+@pytest.mark.parametrize("name", ["orderer", "ar"])
+def test_models_that_were_trained_anew_are_not_resumed_from_the_old_ones(
+    name: str, separate: Experiment
+) -> None:
+    short = by(separate, route="frozen", steps=1)
+    train_joint.main(short)
+    kind = {"orderer": Orderer, "ar": ARModel}[name]
+    model = kind.from_pretrained(separate.out / name)
+    with torch.no_grad():  # of what no hash of an encoding sees
+        last = model.decoder.embed.weight if name == "orderer" else model.trunk.embed.weight
+        last.add_(1)
+    model.save_pretrained(separate.out / name)
+    with pytest.raises(ValueError, match=f"weights of {name} was .* and is"):
+        train_joint.main(replace(short, resume=True))
+
+
 @pytest.mark.parametrize(
     ("every", "steps"),
     [(1, [False, False, True, True, True]), (2, [False, False, True, False, True])],

@@ -11,7 +11,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from recipes.engine.launch import launch
-from recipes.engine.processes import check_alone, check_launch
+from recipes.engine.processes import GONE, check_alone, check_launch
 
 
 @pytest.fixture
@@ -63,6 +63,19 @@ def test_what_the_others_know_is_still_said(
     assert launch("trial", [], processes=2) == 1
     assert Path("written").exists()
     assert capfd.readouterr().err == "error: only the second knows\n"
+
+
+def test_who_is_gone_says_why_itself(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As trainings do: the first waits for the second, which refuses its input."""
+    recipe.write_text(
+        "import sys, torch, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "if dist.get_rank() == 1: sys.exit('error: this shard is damaged')\n"
+        "try: dist.all_reduce(torch.zeros(1))\n"
+        f"except RuntimeError: sys.exit({GONE})\n"
+    )
+    assert launch("trial", [], processes=2) == 1
+    assert "error: this shard is damaged\n" in capfd.readouterr().err
 
 
 def test_what_all_know_is_said_once(recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:

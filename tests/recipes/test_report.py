@@ -11,6 +11,7 @@ import pytest
 
 from recipes import report
 from recipes.engine.cli import run as start
+from recipes.engine.cli import with_words
 from recipes.engine.lines import Lines
 from recipes.engine.result_kinds import check_result, kind_of, lacking, write_result
 from recipes.engine.results import provenance
@@ -38,13 +39,15 @@ def evaluation(**changes: Any) -> dict[str, Any]:
 
 
 def reported(*folders: Path, out: Path) -> str:
-    start(report.main, report.Config, [*report.with_folders([*map(str, folders), f"--out={out}"])])
+    start(
+        report.main, report.Config, [*with_words([*map(str, folders), f"--out={out}"], "folders")]
+    )
     return out.read_text()
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as stopped:
-        start(report.main, report.Config, report.with_folders(arguments))
+        start(report.main, report.Config, with_words(arguments, "folders"))
     assert stopped.value.code == 2
     return capsys.readouterr().err
 

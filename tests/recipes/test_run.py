@@ -93,6 +93,27 @@ def test_two_runs_of_one_name_in_one_folder_are_refused_until_the_first_ends(tmp
     go(tmp_path, range(10))
 
 
+def test_a_worker_that_outlives_a_killed_run_does_not_hold_its_lock(tmp_path, forked):
+    def reads_ahead():
+        with Run(tmp_path, "toy", 10, 1):
+            worker = os.fork()
+            if worker == 0:
+                time.sleep(600)
+            (tmp_path / "worker").write_text(str(worker))
+            time.sleep(600)
+
+    (first,) = forked.start(reads_ahead)
+    while not (tmp_path / "worker").exists() or not (tmp_path / "worker").read_text():
+        assert first.is_alive()
+        time.sleep(0.01)
+    first.kill()
+    assert forked.finish([first]) == [-signal.SIGKILL]
+    try:
+        go(tmp_path, range(10))
+    finally:
+        os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
+
+
 def test_a_resumed_run_drops_the_lines_that_it_will_write_again(tmp_path):
     go(tmp_path, range(7))
     with (tmp_path / "logs/toy.jsonl").open("a") as file:

@@ -1,6 +1,7 @@
 """What a person sees: the list of runs, a dry run, and the line at the end."""
 
 import json
+import math
 import os
 import re
 import socket
@@ -14,13 +15,14 @@ import pytest
 
 from recipes import runs, train_ar, train_joint, train_orderer
 from recipes.engine.cli import run as start
+from recipes.engine.cli import with_words
 from recipes.engine.run import Run
 from recipes.engine.status import Status, duration, write_status
 from recipes.experiment import Experiment
 
 
 def table(capsys: pytest.CaptureFixture[str], *folders: Path) -> list[list[str]]:
-    start(runs.main, runs.Config, runs.with_folders([str(folder) for folder in folders]))
+    start(runs.main, runs.Config, with_words([str(folder) for folder in folders], "folders"))
     _, _, *rows = capsys.readouterr().out.splitlines()
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
@@ -57,6 +59,25 @@ def test_every_training_is_listed_with_its_state_and_its_best(
     ]
     assert table(capsys, tmp_path) == expected
     assert table(capsys, tmp_path / "a", tmp_path / "b") == expected
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seconds": None}, {"seconds": math.inf}, {"process": "abc"}, {"status": "gone"}]
+)
+def test_a_status_that_is_none_is_refused_by_its_name(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    leave(tmp_path, "ar", "running", 1)
+    path = tmp_path / "logs/ar.status.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=f"{path} holds no status of a training"):
+        runs.row_of(path)
+
+
+def test_lines_of_a_log_that_are_none_are_skipped(tmp_path: Path) -> None:
+    log = tmp_path / "ar.jsonl"
+    log.write_bytes(b'\xff\n{"step": 0, "loss": 1.0}\n' + b"[" * 200_000 + b"\n")
+    assert runs.best_of(log) == ("loss 1.0000", "0")
 
 
 def test_a_process_that_only_has_the_number_of_one_that_is_gone_does_not_run_for_it(

@@ -41,6 +41,29 @@ def test_what_is_saved_is_what_was_there_when_the_save_began(
     assert found is not None and found.tensors["model"]["w"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("error", [None, FloatingPointError("loss is nan")])
+def test_a_training_that_ends_waits_for_its_last_save_and_tells_of_its_failure(
+    error: Exception | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended = threading.Event()
+
+    def fails(*arguments, **named):
+        time.sleep(0.2)
+        ended.set()
+        raise OSError("no room")
+
+    monkeypatch.setattr(saving, "save_checkpoint", fails)
+    with pytest.raises(OSError if error is None else FloatingPointError), background(tmp_path) as s:
+        s.save(1, {}, {})
+        if error:
+            raise error
+    assert ended.is_set()
+    assert error is None or "a checkpoint could not be written: no room" in caplog.text
+
+
 def test_saves_never_overlap_and_the_last_one_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
