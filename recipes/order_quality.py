@@ -32,7 +32,8 @@ from recipes.experiment import Experiment
 from recipes.probing import tokens_of
 from recipes.questions import questions
 
-SEED = 0
+LEAST_FIT = 50
+"""Images a Gaussian needs for each of its dimensions: with fewer, what it lacks looks like gain."""
 
 
 @torch.no_grad()
@@ -53,22 +54,25 @@ def order_quality(
         model: of it.
 
     Returns:
-        `alike`: how alike positions are for small models, see `ar.evaluation.measure_order`, null
-        for random orders; `gain`: nats that the model gives each token over a Gaussian of its
-        position, in the order in which they are modelled, with `variation` and `gini` over
-        positions, null for a head without likelihood; `tokens`: how many are useless, and the area
-        under the error; `semantic_first`: how early a linear map reads what captions say, null
-        where it reads nothing, with its `scores`.
+        `alike`: how alike positions are for small models, see `ar.evaluation.measure_order`;
+        `gain`: nats that the model gives each token over a Gaussian of its position, in the order
+        in which they are modelled, with `variation` and `gini` over positions, null for a head
+        without likelihood, and where images are too few for the Gaussian; `tokens`: how many are
+        useless, and the area under the error; `semantic_first`: how early a linear map reads what
+        captions say, null where it reads nothing, with its `scores`. All are null for an order
+        that is drawn anew for each image: it has no positions and no prefixes to compare.
     """
+    if model.config.order == "random":
+        return dict.fromkeys(("alike", "gain", "tokens", "semantic_first", "scores"))
     asked = questions(experiment, pairs, experiment.evaluation.probe_scenes)
     train, test = tokens_of(sequence, asked.fit), tokens_of(sequence, pairs)
     lengths = prefix_lengths(sequence.config.tokens)
     read = readable(train.cpu(), asked.fit_answers, test.cpu(), asked.test_answers, lengths)
     scores = {k: sum(at[k] for at in read.values()) / len(read) for k in lengths}
-    number, is_random = experiment.evaluation.scored, model.config.order == "random"
+    number, steps = experiment.evaluation.scored, experiment.evaluation.probe_steps
     some = test[:number]
     return {
-        "alike": None if is_random else _alike(train, test, experiment.evaluation.probe_steps),
+        "alike": _alike(train, test, Schooling(steps=steps, seed=experiment.seed)),
         "gain": _gain(known, train, some, model),
         "tokens": useless_tokens(_errors(sequence, some, pairs.images[:number])),
         "semantic_first": semantic_first(scores, 0.0) if scores[lengths[-1]] > 0 else None,
@@ -78,14 +82,14 @@ def order_quality(
 
 @torch.enable_grad()
 def _alike(
-    train: Float[Tensor, "M K D"], test: Float[Tensor, "N K D"], steps: int
+    train: Float[Tensor, "M K D"], test: Float[Tensor, "N K D"], schooling: Schooling
 ) -> dict[str, Any]:
     _, tokens, channels = train.shape
     return measure_order(
         partial(small_model, tokens, channels),
         Sequences(tokens=train.clone()),
         Sequences(tokens=test.clone()),
-        schooling=Schooling(steps=steps, seed=SEED),
+        schooling=schooling,
     )
 
 
@@ -95,8 +99,8 @@ def _gain(
     tokens: Float[Tensor, "N K D"],
     model: ARModel,
 ) -> dict[str, Any] | None:
-    if known is None or model.config.order == "random":
-        return None  # an order that is drawn anew has no positions to compare
+    if known is None or len(train) < LEAST_FIT * train.shape[2]:
+        return None
     gained = known.double() - marginal_log_prob(train, tokens, NOISE_FLOOR * model.std)
     at = gained.mean(dim=0)  # [K]
     is_gained = at.mean().item() > 0

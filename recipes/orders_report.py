@@ -94,7 +94,6 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
         },
         "judge": first["protocol"]["judge"],
         "images": next(iter(found.values()))["generation"]["fidelity"]["images"],
-        "real": next(iter(found.values()))["generation"]["real"],
         "psnr": level,
     }
 
@@ -133,8 +132,9 @@ def _figures(
     yield "trunk", _best_read(found["trunk"])
     if quality["semantic_first"] is not None:
         yield "semantic first", quality["semantic_first"]
-    yield "useless", quality["tokens"]["useless"]
-    yield "area", quality["tokens"]["area"]
+    if quality["tokens"] is not None:
+        yield "useless", quality["tokens"]["useless"]
+        yield "area", quality["tokens"]["area"]
     if quality["alike"]:
         yield from _alike(quality["alike"])
     for name in ("gini", "variation"):
@@ -210,8 +210,9 @@ def _curves(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]
     curves: dict[str, list[Mapping[str, float]]] = {}
     for found in of_seeds:
         quality = found["order_quality"]
-        curves.setdefault("PSNR", []).append(found["reconstruction"]["psnr"])
-        curves.setdefault("read by a linear map", []).append(quality["scores"])
+        if quality["scores"]:  # it has prefixes
+            curves.setdefault("PSNR", []).append(found["reconstruction"]["psnr"])
+            curves.setdefault("read by a linear map", []).append(quality["scores"])
         if quality["gain"]:
             at = {str(k): nats for k, nats in enumerate(quality["gain"]["at"], start=1)}
             curves.setdefault("nats over a Gaussian", []).append(at)
