@@ -2,8 +2,9 @@
 
 Results: {"arms": {arm: {"figures": {measure: interval}, "against": {control: the same}}},
 "compute", "verdict": {arm: {"sides": {side: word}, "verdict": words}}, "psnr": dB at which rates
-are compared}. What stands against a control are differences, taken so that above 0 is better, and
-the share of its nats that an arm saves at equal error, see `recipes.rating.saved`.
+are compared, "stopped": {run: why its stage 3 stopped itself}}. What stands against a control are
+differences, taken so that above 0 is better, and the share of its nats that an arm saves at equal
+error, see `recipes.rating.saved`.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 from recipes.engine.page import Cell, Section, Table, write_page
 from recipes.intervals import interval, said
 from recipes.rating import Curve, nats_at, saved
+from recipes.training_record import read_record
 
 Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
@@ -77,7 +79,21 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
             if arm not in (START, FROZEN)
         },
         "psnr": level,
+        "stopped": {
+            f"{arm}-{seed}": why for (arm, seed), out in runs.items() if (why := _why_stopped(out))
+        },
     }
+
+
+def _why_stopped(out: Path) -> str | None:
+    """Why stage 3 of a run stopped itself, if it did."""
+    record = read_record(out / "joint" / "orderer") or {}
+    return record.get("joint", {}).get("stopped")
+
+
+def _stops(results: Results) -> str:
+    """The runs that did less than they were given, and why."""
+    return "; ".join(f"{run}: {why}" for run, why in results["stopped"].items())
 
 
 def _differences(
@@ -249,9 +265,9 @@ def write_coevolution_page(out: Path, results: Results) -> None:
     """Write OUT/coevolution.html."""
     *figures, verdicts = tables(results)
     compute = Table(
-        columns=("arm", "steps", "GFLOP a step"),
+        columns=("arm", "steps", "TFLOP"),
         rows=[
-            (arm, each["steps"], each["flops"] / 1e9) for arm, each in results["compute"].items()
+            (arm, each["steps"], each["flops"] / 1e12) for arm, each in results["compute"].items()
         ],
     )
     sections = [
@@ -266,7 +282,7 @@ def write_coevolution_page(out: Path, results: Results) -> None:
             f"tokens of an image, in noise that leaves {results['psnr']:.1f} dB; fewer are better.",
             tables=figures,
         ),
-        Section(heading="Operations", tables=[compute]),
+        Section(heading="Operations of stage 3", text=_stops(results), tables=[compute]),
     ]
     intro = "Stage 3 in several ways, and what a fresh AR model makes of the tokens it leaves."
     write_page(out / "coevolution.html", "Do both models gain?", intro, sections)

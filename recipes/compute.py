@@ -3,19 +3,43 @@
 B batch   K tokens   D channels of a token
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from ar import ARModel, Condition
 from recipes.engine.training import Learner, apply_gradients, clear_gradients
 
+Shape = Sequence[int]
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(
+    gradient: Shape, query: Shape, key: Shape, value: Shape, *_: object, **__: object
+) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+FUSED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""Of a CPU, which torch's own counter knows nothing of."""
+
 
 def flops_of(work: Callable[[], object]) -> int:
     """Operations of the matrix products, convolutions and attention of some work; 2 per product."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
         work()
     return counter.get_total_flops()
 

@@ -13,7 +13,9 @@ r"""Do both models gain by stage 3? Arms of equal operations, over seeds, by mea
     orderer_only  aligned with an AR model that stays
 
 Every seed trains stages 1 and 2 once; each arm then does stage 3 for as many steps as the
-operations of the configured route's arm pay for. An AR loss is no evidence. Measured are: what a
+operations of the configured route's arm pay for, those in which the orderer waits counted as what
+they are. A route that breaks a limit stops itself and the program; `--resume` goes on with what it
+left, and the results name it. An AR loss is no evidence. Measured are: what a
 fresh AR model of stage 2's budget makes of the new tokens (nats at equal error, captions followed,
 Frechet distance), what the pair itself generates, what the orderer understands (retrieval at every
 prefix, a fresh reader), and what the trunk does (linear probes of its states). Differences to the
@@ -24,9 +26,11 @@ Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; 
 go side by side; `--resume` keeps what is done.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +39,13 @@ from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
 from recipes.coevolution import FROZEN, START, gather, tables, write_coevolution_page
 from recipes.comparison import check_arms, tell, write_comparison
-from recipes.compute import equal_steps, flops_of
+from recipes.compute import flops_of
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.side_by_side import Job
-from recipes.experiment import Experiment, Task
-from recipes.fidelity import can_see
+from recipes.experiment import Experiment, JointTraining, Task
+from recipes.feature_space import check_apart
+from recipes.fidelity import can_see, check_enough
 from recipes.joining import Joint
 from recipes.judging import check_judge
 from recipes.training_record import RECORD
@@ -71,6 +76,11 @@ class Coevolution(Experiment):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_arms(self.arms, ARMS, self.seeds)
+        if self.evaluation.judge == "retrieval":
+            raise ValueError(
+                "evaluation.judge must be apart from every arm: scenes, classes or words, got "
+                "retrieval, by which each orderer judges itself"
+            )
         if self.train_joint.route not in ROUTES:
             raise ValueError(
                 f"train_joint.route must be among {', '.join(ROUTES)}: its steps are what the "
@@ -87,22 +97,37 @@ class Coevolution(Experiment):
 
 def main(proof: Coevolution) -> None:
     """Train stages 1 and 2, share the operations out, run every arm, measure, gather, write."""
-    check_judge(proof)
+    check(proof)
     starts = {seed: proof.out / f"{START}-{seed}" for seed in proof.seeds}
     run_all([_beginning(proof, seed, out) for seed, out in starts.items()], proof.processes)
     costs = count(proof, starts[proof.seeds[0]])
-    steps = equal_steps(costs, proof.train_joint.steps, proof.train_joint.route)
+    joint = proof.train_joint
+    spent = costs[joint.route].of(joint)
+    steps = {arm: costs[arm].steps_within(spent, _stage_3(proof, arm)) for arm in proof.arms}
     runs = {(arm, seed): proof.out / f"{arm}-{seed}" for seed in proof.seeds for arm in proof.arms}
     jobs = [
         _arm(proof, arm, steps[arm], seed, starts[seed], out) for (arm, seed), out in runs.items()
     ]
     run_all(jobs, proof.processes)
     every = {**{(START, seed): out for seed, out in starts.items()}, **runs}
-    compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in proof.arms}
+    compute = {
+        arm: {"steps": steps[arm], "flops": costs[arm].of(_stage_3(proof, arm, steps[arm]))}
+        for arm in proof.arms
+    }
     results = gather(every, compute)
     write_comparison(proof.out / "coevolution.json", proof, starts.values(), results)
     write_coevolution_page(proof.out, results)
     tell(tables(results), proof.out / "coevolution.html")
+
+
+def check(proof: Coevolution) -> None:
+    """Refuse now what evaluation would refuse after the trainings."""
+    tasks: tuple[Task, ...] = ("generation", *_distances(proof))
+    measured = replace(proof, evaluation=replace(proof.evaluation, tasks=tasks))
+    check_judge(measured)
+    config = proof.orderer_config()
+    check_apart(proof.evaluation.features, config)
+    check_enough(measured, proof.data.open_unseen(config.image_size))
 
 
 def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:
@@ -123,8 +148,7 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
     The pair and the fresh model lie in folders of their own, where recipes find models by the names
     of stages 1 and 2. Tokens of an orderer that stays are the start's: so is a fresh model on them.
     """
-    joint = replace(proof.train_joint, steps=steps, **ARMS[arm])
-    experiment = variant(proof, out, seed, train_joint=joint)
+    experiment = variant(proof, out, seed, train_joint=_stage_3(proof, arm, steps))
     for name in ("orderer", "ar"):
         _link(out / name, begun / name)
         _link(out / "pair" / name, out / "joint" / name)
@@ -147,8 +171,14 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
 
 def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
     """The tasks, each once, and distances where the judge has features to take them in."""
-    distances: tuple[Task, ...] = ("fidelity",) if can_see(proof.evaluation) else ()
-    return ("evaluate", *dict.fromkeys(task for some in (*tasks, distances) for task in some))
+    return (
+        "evaluate",
+        *dict.fromkeys(each for some in (*tasks, _distances(proof)) for each in some),
+    )
+
+
+def _distances(proof: Coevolution) -> tuple[Task, ...]:
+    return ("fidelity",) if can_see(proof.evaluation) else ()
 
 
 def _link(link: Path, folder: Path) -> None:
@@ -157,22 +187,56 @@ def _link(link: Path, folder: Path) -> None:
         link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
-def count(proof: Coevolution, begun: Path) -> dict[str, int]:
-    """The operations of one step of every arm, in which the orderer has its turn, on one batch."""
-    pairs = proof.data.open_train(proof.orderer_config().image_size)
-    costs = {}
-    for arm in proof.arms:
-        joint = replace(proof.train_joint, rewarm=0, orderer_every=1, **ARMS[arm])
-        experiment = variant(proof, begun, proof.seed, train_joint=joint)
-        orderer = Orderer.from_pretrained(begun / "orderer")
-        processor = OrdererProcessor.from_pretrained(begun / "orderer")
-        model = ARModel.from_pretrained(begun / "ar")
-        seed_everything(proof.seed, rank=0)
-        learner = Joint.of(experiment, orderer, model, processor)
-        draw = proof.data.draw(joint.batch_size, proof.seed)
-        _, batch = next(proof.data.batches(pairs, draw, processor).ahead(0, 1, workers=1))
-        costs[arm] = flops_of(partial(learner.learn, 0, batch))
-    return costs
+def _stage_3(proof: Coevolution, arm: str, steps: int | None = None) -> JointTraining:
+    return replace(proof.train_joint, steps=steps or proof.train_joint.steps, **ARMS[arm])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCosts:
+    """Operations of a step of stage 3."""
+
+    learning: int
+    """In which the orderer has its turn."""
+    waiting: int
+    """In which it has not."""
+
+    def at(self, step: int, joint: JointTraining) -> int:
+        """Those of a step (from 0)."""
+        return self.learning if joint.reaches(step) else self.waiting
+
+    def of(self, joint: JointTraining) -> int:
+        """Those of a whole stage."""
+        return sum(self.at(step, joint) for step in range(joint.steps))
+
+    def steps_within(self, spent: int, joint: JointTraining) -> int:
+        """How many steps operations pay for, at least 1."""
+        costs = accumulate(self.at(step, joint) for step in itertools.count())
+        return max(1, sum(1 for _ in takewhile(lambda cost: cost <= spent, costs)))
+
+
+def count(proof: Coevolution, begun: Path) -> dict[str, StepCosts]:
+    """What steps of every arm cost, counted on one batch."""
+    return {
+        arm: StepCosts(
+            learning=_operations(proof, begun, replace(_stage_3(proof, arm), rewarm=0)),
+            waiting=_operations(proof, begun, replace(_stage_3(proof, arm), rewarm=1)),
+        )
+        for arm in proof.arms
+    }
+
+
+def _operations(proof: Coevolution, begun: Path, joint: JointTraining) -> int:
+    """Of a first step."""
+    experiment = variant(proof, begun, proof.seed, train_joint=joint)
+    orderer = Orderer.from_pretrained(begun / "orderer")
+    processor = OrdererProcessor.from_pretrained(begun / "orderer")
+    model = ARModel.from_pretrained(begun / "ar")
+    seed_everything(proof.seed, rank=0)
+    learner = Joint.of(experiment, orderer, model, processor)
+    pairs = proof.data.open_train(orderer.config.image_size)
+    draw = proof.data.draw(joint.batch_size, proof.seed)
+    _, batch = next(proof.data.batches(pairs, draw, processor).ahead(0, 1, workers=1))
+    return flops_of(partial(learner.learn, 0, batch))
 
 
 if __name__ == "__main__":

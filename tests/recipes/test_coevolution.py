@@ -1,16 +1,17 @@
 """The proof of coevolution: matched error, paired differences, and a verdict by rule."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recipes.coevolution import FOLLOWED, NATS, OF_PAIR, RECALL, SAVED, gather, judged, tables
-from recipes.compute import equal_steps
-from recipes.experiment import JointTraining
-from recipes.prove_coevolution import Coevolution
+from recipes.experiment import Evaluation, JointTraining
+from recipes.prove_coevolution import Coevolution, StepCosts
 from recipes.rating import nats_at
+from recipes.training_record import write_record
 
 COMPUTE = {arm: {"steps": 10, "flops": 10**9} for arm in ("frozen", "joint")}
 
@@ -141,6 +142,7 @@ def test_runs_without_a_common_error_are_refused(runs: Any) -> None:
         ({"arms": ("align",)}, "arms must hold frozen, got align"),
         ({"arms": ("frozen", "rate")}, "arms must hold align, got frozen, rate"),
         ({"arms": ("frozen", "other")}, "arms must be among .*, got 'other'"),
+        ({"evaluation": Evaluation(judge="retrieval")}, "must be apart from every arm"),
         ({"seeds": ()}, "needs at least one arm and one seed, got none"),
         ({"ar": {"head": "energy"}}, "a rate needs a head among .*, got energy"),
         ({"train_joint": JointTraining(route="full")}, "must be among align, .*, got full"),
@@ -151,8 +153,22 @@ def test_wrong_arms_are_refused(changes: dict[str, Any], sentence: str) -> None:
         Coevolution(**changes)
 
 
-def test_arms_of_dearer_steps_do_fewer() -> None:
-    assert equal_steps({"joint": 30, "frozen": 10}, 100, "joint") == {"joint": 100, "frozen": 300}
+def test_arms_do_the_steps_that_their_operations_pay_for() -> None:
+    joint = JointTraining(steps=10, rewarm=4, orderer_every=2)
+    spent = StepCosts(learning=30, waiting=10).of(joint)
+    assert spent == 4 * 10 + 3 * 30 + 3 * 10
+    assert StepCosts(learning=30, waiting=10).steps_within(spent, joint) == 10
+    frozen = replace(joint, route="frozen")
+    assert StepCosts(learning=10, waiting=10).steps_within(spent, frozen) == 16
+    assert StepCosts(learning=60, waiting=10).steps_within(spent, joint) == 6
+
+
+def test_a_run_that_stopped_itself_is_named(runs: Any) -> None:
+    assert gather(runs, COMPUTE)["stopped"] == {}
+    record = {"joint": {"stopped": "stage 3 stopped itself at step 7: rank"}}
+    write_record(runs["joint", 1] / "joint" / "orderer", record)
+    results = gather(runs, COMPUTE)
+    assert results["stopped"] == {"joint-1": "stage 3 stopped itself at step 7: rank"}
 
 
 @pytest.mark.long

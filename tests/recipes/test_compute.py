@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 from ar import ARConfig, ARModel
 from recipes.compute import equal_steps, flops_of, step_flops
@@ -37,6 +39,17 @@ def test_attention_on_the_cpu_is_counted() -> None:
     rotations = 2 * 3 * places * (width // 4)  # the angles of the positions, once
     embedding = 2 * 3 * 3 * 6 * width
     assert counted() == pytest.approx(2 * layer + embedding, abs=rotations)
+
+
+@pytest.mark.parametrize("places", [16, 144])
+def test_fused_attention_counts_like_any(places: int) -> None:
+    batch, heads, width = 2, 3, 4
+    q = torch.randn(batch, heads, places, width, requires_grad=True)
+    products = 2 * batch * heads * places * places * width
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        assert flops_of(lambda: scaled_dot_product_attention(q, q, q)) == 2 * products
+        backward = flops_of(lambda: scaled_dot_product_attention(q, q, q).sum().backward())
+    assert backward == (2 + 5) * products  # it computes the scores anew
 
 
 def test_a_loss_costs_twice_as_much_for_twice_the_batch_and_an_update_as_much() -> None:
