@@ -59,7 +59,7 @@ class Controls:
     train_count: int = 4096
     test_count: int = 1024
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the sequences; every one has rules, turns and letters of its own."""
+    """Of the sequences that are drawn; rules, turns and letters are the same with each."""
     schooling: Schooling = field(default_factory=Schooling)
     """Of the small models."""
 
