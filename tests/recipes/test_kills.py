@@ -24,6 +24,7 @@ from recipes import train_ar, train_joint, train_orderer
 from recipes.engine import saving, training
 from recipes.engine.checkpoint import load_latest
 from recipes.engine.cli import run
+from recipes.engine.processes import GONE
 from recipes.engine.run import STOPS, Run
 from recipes.experiment import Experiment
 from recipes.validating import Validation
@@ -247,7 +248,7 @@ def test_a_process_does_not_wait_for_one_that_is(
     assert first.is_alive() and second.is_alive()
     os.kill(second.pid, number)
     began = time.monotonic()
-    assert forked.finish([first]) == [1]
+    assert forked.finish([first]) == [GONE]
     assert time.monotonic() - began < SECONDS
     assert second.is_alive() == (number == signal.SIGSTOP)
     assert (
