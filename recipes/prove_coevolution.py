@@ -15,22 +15,21 @@ r"""Do both models gain by stage 3? Arms of equal operations, over seeds, by mea
 Every seed trains stages 1 and 2 once; each arm then does stage 3 for as many steps as the
 operations of the configured route's arm pay for, those in which the orderer waits counted as what
 they are. A route that breaks a limit stops itself and the program; `--resume` goes on with what it
-left, and the results name it. An AR loss is no evidence. Measured are: what a
-fresh AR model of stage 2's budget makes of the new tokens (nats at equal error, captions followed,
-Frechet distance), what the pair itself generates, what the orderer understands (retrieval at every
-prefix, a fresh reader), and what the trunk does (linear probes of its states). Differences to the
-arms `frozen` and `apart` are paired by seed; the verdict follows from their intervals by rule, see
-`recipes.coevolution`.
+left, and the results name it.
+
+An AR loss is no evidence. Measured are: what a fresh AR model of stage 2's budget makes of the new
+tokens (nats at equal error, captions followed, Frechet distance), what the pair itself generates,
+what the orderer understands (retrieval at every prefix, a fresh reader), and what the trunk does
+(linear probes of its states). Differences to the arms `frozen` and `apart` are paired by seed; the
+verdict follows from their intervals by rule, see `recipes.coevolution`.
 
 Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; `--processes` runs
 go side by side; `--resume` keeps what is done.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +170,8 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
 
 def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
     """The tasks, each once, and distances where the judge has features to take them in."""
-    return (
-        "evaluate",
-        *dict.fromkeys(each for some in (*tasks, _distances(proof)) for each in some),
-    )
+    asked = (*tasks, _distances(proof))
+    return ("evaluate", *dict.fromkeys(task for some in asked for task in some))
 
 
 def _distances(proof: Coevolution) -> tuple[Task, ...]:
@@ -210,8 +207,11 @@ class StepCosts:
 
     def steps_within(self, spent: int, joint: JointTraining) -> int:
         """How many steps operations pay for, at least 1."""
-        costs = accumulate(self.at(step, joint) for step in itertools.count())
-        return max(1, sum(1 for _ in takewhile(lambda cost: cost <= spent, costs)))
+        steps = 0
+        while spent >= self.at(steps, joint):
+            spent -= self.at(steps, joint)
+            steps += 1
+        return max(1, steps)
 
 
 def count(proof: Coevolution, begun: Path) -> dict[str, StepCosts]:
