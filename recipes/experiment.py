@@ -338,7 +338,8 @@ class Experiment:
     checkpoint_keep: int = 2
     """The newest checkpoints that are kept."""
     checkpoint_in_background: bool = False
-    """True writes them while training goes on, from a copy in the CPU's memory."""
+    """True writes them while training goes on, from a copy in the CPU's memory; a model that is
+    shared out is written at once."""
     preempted_code: int = 0
     """Exit code of a training that was asked to stop, and saved: 0 is done for most schedulers, 75
     or 143 asks some of them to start it again."""
@@ -354,6 +355,11 @@ class Experiment:
         at_least(1, processes=self.processes, checkpoint_keep=self.checkpoint_keep)
         if not 0 <= self.preempted_code <= 255:
             raise ValueError(f"preempted_code must lie in 0..255, got {self.preempted_code}")
+        if self.checkpoint_in_background and self.execution.parallel == "sharded":
+            raise ValueError(
+                "checkpoint_in_background is for models that every process holds whole, got true "
+                "with execution.parallel=sharded"
+            )
         if self.data.templates and self.train_orderer.detail:
             raise ValueError(
                 "train_orderer.detail is for captions that grow in detail and data.templates for "

@@ -73,6 +73,7 @@ def main(experiment: Experiment) -> None:
     average = moving_average(model, settings.ema_decay)
     progress = Progress(
         saver=experiment.saver("ar"),
+        total="train_ar.steps",
         learners={"ar": learner},
         settings={
             **scalars_named("ar", config.own()),

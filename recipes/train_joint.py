@@ -69,6 +69,7 @@ def main(experiment: Experiment) -> None:
     joint = Joint.of(experiment, orderer, model, processor)
     progress = Progress(
         saver=experiment.saver("joint"),
+        total="train_joint.steps",
         learners=joint.learners,
         settings={
             **settings_named(experiment, *SHAPING),

@@ -89,6 +89,7 @@ def main(experiment: Experiment) -> None:
         learners["discriminator"] = settings.discriminator_optim.learner(against, settings.steps)
     progress = Progress(
         saver=saver,
+        total="train_orderer.steps",
         learners=learners,
         settings={
             **scalars_named("orderer", model.config.own()),

@@ -11,7 +11,8 @@ from statistics import median
 import torch
 
 from orderer import Orderer, OrdererConfig
-from recipes.engine.saving import Saver, Tensors
+from recipes.engine.parts import Groups
+from recipes.engine.saving import Saver
 from recipes.experiment import Experiment
 
 from .case import Case, in_turns
@@ -59,7 +60,7 @@ def measure(runs: int) -> Iterator[Case]:
         )
 
 
-def _save(folder: Path, tensors: Tensors, in_background: bool) -> float:
+def _save(folder: Path, tensors: Groups, in_background: bool) -> float:
     """How long training stands still for a save."""
     saver = Saver(folder=folder / "ours", in_background=in_background)
     seconds = _seconds(lambda: saver.save(1, tensors, {}))
@@ -68,7 +69,7 @@ def _save(folder: Path, tensors: Tensors, in_background: bool) -> float:
     return seconds
 
 
-def _plain_save(folder: Path, tensors: Tensors) -> float:
+def _plain_save(folder: Path, tensors: Groups) -> float:
     return _seconds(lambda: torch.save(tensors, folder / "plain.pt"))
 
 

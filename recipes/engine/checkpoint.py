@@ -8,9 +8,9 @@ flipped bit loads silently in safetensors and in pickle alike, in 299 and 297 of
 folder named `step-00001234~` is an older copy of the same step, set aside for the moment in which
 the new one takes its name.
 
-Checkpoints are whole, also where a model is shared out: written in parts they would save the time
-to gather them, which our sizes do not notice, and cost that any number of processes can go on, and
-that one file with one hash says what a tensor was.
+Of a model that is shared out every process writes its part, so that none has to hold the whole; see
+`parts` for these files. All else is the same, and whoever loads it gets whole tensors: any number
+of processes can go on.
 """
 
 import errno
@@ -28,10 +28,14 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .files import FULL, JSON, make_folder, sync_folder, write_synced
+from .files import FULL, JSON, make_folder, sync_path, write_synced
+from .parts import Groups, read_parts, shapes_of, write_parts
+from .processes import is_first, others_wait_for
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+PARTS = "parts"
+"""In a state: the shapes of the tensors that were written in parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     step: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
+    tensors: Groups,
     state: Mapping[str, JSON],
     *,
     keep: int = 2,
@@ -66,22 +70,36 @@ def save_checkpoint(
             only the last sync of its folder failed, is whole. The checkpoints before it are as they
             were.
     """
-    if keep < 1:
-        raise ValueError(f"keep must be at least 1, got {keep}")
-    target = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{target.name}"
+    target, temporary = _places(folder, step, keep)
     try:
-        make_folder(folder)
-        _clear_away(folder)
-        _write_files(temporary, step, tensors, state)
-        _check_readable(temporary, step)
-        _give_name(temporary, target)
+        _begin(temporary)
+        _complete(temporary, target, _encoded(tensors, state), {})
     except OSError as error:
-        _clear_away(folder)
-        if error.errno in FULL:
-            raise _no_room(error, target, tensors) from error
-        raise
+        raise _given_up(error, target, tensors) from error
     _remove_older(folder, step, keep)
+    return target
+
+
+def save_in_parts(
+    folder: Path, step: int, tensors: Groups, state: Mapping[str, JSON], *, keep: int = 2
+) -> Path:
+    """The same where tensors are shared out over processes; call it on all of them.
+
+    The processes must see the same folder.
+    """
+    target, temporary = _places(folder, step, keep)
+    said = json.dumps({**state, PARTS: shapes_of(tensors)}, indent=1).encode()
+
+    def complete() -> None:
+        _complete(temporary, target, iter([(STATE, said)]), _digests(temporary))
+
+    try:
+        others_wait_for(lambda: _begin(temporary))
+        write_parts(temporary, tensors)
+        others_wait_for(complete)
+    except OSError as error:
+        raise (_given_up(error, target, tensors) if is_first() else error) from error
+    others_wait_for(lambda: _remove_older(folder, step, keep))
     return target
 
 
@@ -125,25 +143,51 @@ def is_fresh(folder: Path, resume: bool) -> bool:
     return not saved
 
 
-def _write_files(
-    folder: Path,
-    step: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    state: Mapping[str, JSON],
+def _places(folder: Path, step: int, keep: int) -> tuple[Path, Path]:
+    """Where a checkpoint will lie, and where it is written."""
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    target = folder / f"step-{step:08d}"
+    return target, folder / f".tmp-{target.name}"
+
+
+def _begin(temporary: Path) -> None:
+    make_folder(temporary.parent)
+    _clear_away(temporary.parent)
+    temporary.mkdir()
+
+
+def _complete(
+    temporary: Path,
+    target: Path,
+    files: Iterator[tuple[str, bytes]],
+    digests: Mapping[str, str],
 ) -> None:
-    folder.mkdir()
-    digests = {}
-    for name, data in _encoded(tensors, state):
-        write_synced(folder / name, data)
-        digests[name] = hashlib.sha256(data).hexdigest()
-    write_synced(folder / MANIFEST, _manifest(step, digests))
-    sync_folder(folder)
+    """Write what is not there yet, the manifest last; read all of it, and give it its name.
+
+    Args:
+        temporary: the folder, in which some files may lie already, synced.
+        target: what it will be.
+        files: those to write, by name, one after another: memory has to hold only one of them.
+        digests: of those that lie there.
+    """
+    found = dict(digests)
+    for name, data in files:
+        write_synced(temporary / name, data)
+        found[name] = hashlib.sha256(data).hexdigest()
+    write_synced(temporary / MANIFEST, _manifest(_step(target), found))
+    sync_path(temporary)
+    _check_readable(temporary, _step(target))
+    _give_name(temporary, target)
 
 
-def _encoded(
-    tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]
-) -> Iterator[tuple[str, bytes]]:
-    """The files by name, one after another: memory has to hold only one of them."""
+def _given_up(error: OSError, target: Path, tensors: Groups) -> OSError:
+    """Clear away what was begun, and say what went wrong."""
+    _clear_away(target.parent)
+    return _no_room(error, target, tensors) if error.errno in FULL else error
+
+
+def _encoded(tensors: Groups, state: Mapping[str, JSON]) -> Iterator[tuple[str, bytes]]:
     for name, group in tensors.items():
         yield f"{name}.safetensors", _encode_group(group)
     yield STATE, json.dumps(state, indent=1).encode()
@@ -161,7 +205,7 @@ def _check_readable(written: Path, step: int) -> None:
         raise OSError(errno.EIO, f"{written.parent} does not give back what was written: {names}")
 
 
-def _no_room(error: OSError, target: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> OSError:
+def _no_room(error: OSError, target: Path, tensors: Groups) -> OSError:
     needed = sum(t.nbytes for group in tensors.values() for t in group.values())
     free = shutil.disk_usage(next(path for path in target.parents if path.exists())).free
     saved = _saved(target.parent)
@@ -178,7 +222,7 @@ def _give_name(temporary: Path, target: Path) -> None:
     if target.exists():
         os.rename(target, aside)
     os.rename(temporary, target)
-    sync_folder(target.parent)
+    sync_path(target.parent)
     if aside.exists():
         _remove(aside)
 
@@ -233,8 +277,7 @@ def _damaged_files(path: Path, step: int) -> list[str]:
     """The files that are missing, changed, unreadable or too many."""
     manifest = path / MANIFEST
     try:
-        files = [file for file in path.iterdir() if file.is_file() and file != manifest]
-        found = {file.name: _digest(file) for file in files}
+        found = _digests(path)
         written = manifest.read_bytes()
     except OSError:
         return [MANIFEST]
@@ -248,6 +291,12 @@ def _damaged_files(path: Path, step: int) -> list[str]:
         return [MANIFEST]
     names = sorted(listed.keys() | found.keys())
     return [name for name in names if listed.get(name) != found.get(name)] or [MANIFEST]
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """The sha256 of every file but the manifest."""
+    files = [file for file in path.iterdir() if file.is_file() and file.name != MANIFEST]
+    return {file.name: _digest(file) for file in files}
 
 
 def _digest(file: Path) -> str:
@@ -265,14 +314,20 @@ def _load(path: Path) -> Checkpoint:
     Raises:
         ValueError: for a file that is not of its kind: right hashes may be anybody's.
     """
+    try:
+        state = dict(json.loads((path / STATE).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path / STATE} holds no JSON object: {error}") from error
+    shapes = state.pop(PARTS, None)
+    tensors = _read_files(path) if shapes is None else read_parts(path, shapes)
+    return Checkpoint(step=_step(path), tensors=tensors, state=state, path=path)
+
+
+def _read_files(path: Path) -> dict[str, dict[str, Tensor]]:
     tensors = {}
     for file in sorted(path.glob("*.safetensors")):
         try:
             tensors[file.stem] = safetensors.torch.load_file(file)
         except SafetensorError as error:
             raise ValueError(f"{file} holds no safetensors: {error}") from error
-    try:
-        state = dict(json.loads((path / STATE).read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path / STATE} holds no JSON object: {error}") from error
-    return Checkpoint(step=_step(path), tensors=tensors, state=state, path=path)
+    return tensors

@@ -27,9 +27,9 @@ def write_synced(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Return only when the names in a folder (what was made, renamed, removed) are on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Return only when a file is on the disk, or what a folder says of names."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -41,7 +41,7 @@ def make_folder(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):
-        sync_folder(each.parent)
+        sync_path(each.parent)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -50,4 +50,4 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".tmp-{path.name}")
     write_synced(temporary, data)
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    sync_path(path.parent)

@@ -41,6 +41,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def is_first() -> bool:
+    """Whether this is the process that does what only one should."""
+    return world_size() == 1 or dist.get_rank() == 0
+
+
 def texts_of_all(text: str) -> list[str]:
     """The text of every process, on all of them; as bytes, because torch would pickle objects."""
     if world_size() == 1:
@@ -72,7 +77,7 @@ def others_wait_for(work: Callable[[], object]) -> None:
         work()
         return
     with ThreadPoolExecutor(1, "work") as pool:
-        working = pool.submit(work) if dist.get_rank() == 0 else None
+        working = pool.submit(work) if is_first() else None
         while _is_busy(working):
             pass
     if working:

@@ -7,12 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
-from .checkpoint import save_checkpoint
+from .checkpoint import save_checkpoint, save_in_parts
 from .files import JSON
-
-Tensors = Mapping[str, Mapping[str, Tensor]]
+from .parts import Groups, are_shared_out
+from .processes import others_wait_for
 
 
 @dataclass(kw_only=True)
@@ -20,7 +18,8 @@ class Saver(AbstractContextManager["Saver"]):
     """The checkpoints of one training.
 
     In the background, a save copies what it is given to the CPU and returns; the rest, and so every
-    guarantee, is `save_checkpoint`'s. One save at a time: the next waits for the one before.
+    guarantee, is `save_checkpoint`'s. One save at a time: the next waits for the one before. What
+    is shared out over processes is written at once, in parts.
     """
 
     folder: Path
@@ -48,8 +47,14 @@ class Saver(AbstractContextManager["Saver"]):
         """Whether it is time for a checkpoint after `step` updates."""
         return step % self.every == 0
 
-    def save(self, step: int, tensors: Tensors, state: Mapping[str, JSON]) -> None:
-        """Write a checkpoint, or begin to; on the first process only."""
+    def save(self, step: int, tensors: Groups, state: Mapping[str, JSON]) -> None:
+        """Write a checkpoint, or begin to; call it on all processes."""
+        if are_shared_out(tensors):
+            save_in_parts(self.folder, step, tensors, state, keep=self.keep)
+        else:
+            others_wait_for(lambda: self._save_whole(step, tensors, state))
+
+    def _save_whole(self, step: int, tensors: Groups, state: Mapping[str, JSON]) -> None:
         try:
             self.finish()
         except OSError as error:  # an older state is missed less than this one would be

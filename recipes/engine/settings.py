@@ -32,12 +32,15 @@ def scalars_named(name: str, settings: Mapping[str, JSON]) -> dict[str, JSON]:
     }
 
 
-def check_same_settings(saved: Mapping[str, JSON], now: Mapping[str, JSON]) -> None:
+def check_same_settings(
+    saved: Mapping[str, JSON], now: Mapping[str, JSON], free: str | None = None
+) -> None:
     """Refuse to resume with settings other than the saved ones.
 
     Args:
         saved: the settings in the checkpoint.
         now: the settings of this run.
+        free: the dotted name of one that may differ.
 
     Raises:
         ValueError: names every field that differs, with both values.
@@ -46,7 +49,7 @@ def check_same_settings(saved: Mapping[str, JSON], now: Mapping[str, JSON]) -> N
     differences = [
         f"{name} was {before.get(name, 'absent')} and is {after.get(name, 'absent')}"
         for name in {**before, **after}
-        if (name in before, before.get(name)) != (name in after, after.get(name))
+        if name != free and (name in before, before.get(name)) != (name in after, after.get(name))
     ]
     if differences:
         raise ValueError(f"cannot resume with other settings: {', '.join(differences)}")

@@ -1,7 +1,5 @@
 """Models shared out over the processes: each keeps its part of every weight, gradient and moment.
 
-A saved tensor is always whole, so that a run goes on however many processes share it next time.
-
 Source: Zhao et al. 2023, https://arxiv.org/abs/2304.11277; torch's second form of it,
 https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html.
 """
@@ -42,7 +40,8 @@ def shard(model: nn.Module) -> None:
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put tensors together on the first process; the others must take part, and get nothing.
 
-    Those that are not shared out are given to all as they are.
+    Those that are not shared out are given to all as they are. For a model that is handed on; a
+    checkpoint is written in parts.
     """
     found = {}
     for name, tensor in tensors.items():

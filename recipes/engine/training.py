@@ -4,6 +4,7 @@ A step is whole or has not happened: a stop waits for the end of its micro-batch
 them, and no checkpoint lies between two of them.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -28,7 +29,7 @@ from .processes import average_gradients, check_alone, check_launch, others_wait
 from .run import Run
 from .saving import Saver
 from .settings import check_same_settings
-from .sharding import placed_like, whole
+from .sharding import placed_like
 
 
 def prepare_device(stall_seconds: float = 60) -> torch.device:
@@ -153,6 +154,9 @@ class Progress:
     learners: Mapping[str, Learner]
     settings: Mapping[str, JSON]
     """All that the learning depends on, names of the inputs too; a resumed run must share it."""
+    total: str | None = None
+    """Which of the settings says how many updates there are. A resumed run may have another: its
+    learning rates follow that one, from where it goes on."""
     averages: Mapping[str, AveragedModel] = field(default_factory=dict)
     """Of models' weights, by names of their own."""
 
@@ -221,23 +225,30 @@ class Progress:
         return stops
 
     def save(self, step: int, run: Run) -> None:
-        """Write a checkpoint after `step` updates, from the main process."""
+        """Write a checkpoint after `step` updates; call it on all processes."""
         tensors: dict[str, Mapping[str, Tensor]] = {}
         groups: dict[str, JSON] = {}
         for name, learner in self.learners.items():
-            tensors[name] = whole(learner.model.state_dict())
+            tensors[name] = learner.model.state_dict()
             for index, optimizer in enumerate(learner.optimizers):
                 part = f"{name}-optimizer-{index}"
-                kept, groups[part] = optimizer_tensors(optimizer)
-                tensors[part] = whole(kept)
+                tensors[part], groups[part] = optimizer_tensors(optimizer)
         tensors |= {name: average.state_dict() for name, average in self.averages.items()}
         state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
+        others_wait_for(run.sync)  # the log of the steps is on the disk before they are
+        self.saver.save(step, tensors, state)
 
-        def write() -> None:
-            run.sync()  # what the log says of the steps before is on the disk before they are
-            self.saver.save(step, tensors, state)
-
-        others_wait_for(write)
+    def _check_total(self, found: Checkpoint) -> None:
+        if self.total is None:
+            return
+        before, now = found.state["settings"].get(self.total), self.settings[self.total]
+        if now < found.step:
+            raise ValueError(f"{self.total} must be at least the {found.step} done, got {now}")
+        if now != before:
+            logging.getLogger(__name__).warning(
+                "%s was %s and is %s: from step %d on, learning rates are those of the new one",
+                self.total, before, now, found.step,
+            )  # fmt: skip
 
     def _check(self, found: Checkpoint) -> None:
         """Refuse a checkpoint that this training cannot go on from, though its hashes are right."""
@@ -247,7 +258,8 @@ class Progress:
             for index, optimizer in enumerate(learner.optimizers)
         }
         check_parts(found, [*self.learners, *optimizers, *self.averages])
-        check_same_settings(found.state["settings"], self.settings)
+        check_same_settings(found.state["settings"], self.settings, self.total)
+        self._check_total(found)
         for name, learner in self.learners.items():
             check_tensors(found, name, learner.model.state_dict())
         for name, average in self.averages.items():

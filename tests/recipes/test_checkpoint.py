@@ -251,7 +251,7 @@ def test_a_manifest_that_cannot_be_read_is_as_good_as_none(tmp_path, monkeypatch
 
 def test_the_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
     synced: list[Path] = []
-    monkeypatch.setattr(files, "sync_folder", synced.append)
+    monkeypatch.setattr(files, "sync_path", synced.append)
     files.make_folder(tmp_path / "a" / "b")
     assert synced == [tmp_path, tmp_path / "a"]
     files.make_folder(tmp_path / "a" / "b")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from orderer import Objectives, Orderer, OrdererConfig, Said, Stage1
+from recipes.engine.checkpoint import load_latest
 from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers, optimizer_tensors
 from recipes.engine.processes import average_gradients, seed_everything
@@ -113,8 +113,9 @@ class Work:
     def check_restored(self, progress: Progress, learner: Learner) -> None:
         """Momentum too comes back to the bit, on whatever it is placed."""
         now = whole(optimizer_tensors(learner.optimizers[0])[0])
-        saved = progress.saver.folder / f"step-{HALF:08d}" / "orderer-optimizer-0.safetensors"
-        for name, tensor in load_file(saved).items():
+        saved = load_latest(progress.saver.folder)
+        assert saved is not None and saved.step == HALF
+        for name, tensor in saved.tensors["orderer-optimizer-0"].items():
             assert not self.run.is_main or torch.equal(tensor, now[name])
 
     def mean(self, values: list[float]) -> list[float]:

@@ -1,6 +1,7 @@
 """The three trainings: stopped and resumed, on several processes, and what may change meanwhile."""
 
 import json
+import math
 import shutil
 import signal
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ar import Sampling
 from orderer import Objectives, Orderer
 from recipes import train_ar, train_joint, train_orderer, write_tokens
 from recipes.data_settings import DataSettings
+from recipes.engine.checkpoint import load_latest
 from recipes.engine.execution import Execution
 from recipes.engine.launch import launch
 from recipes.engine.run import Run
@@ -190,22 +192,6 @@ def changed(experiment: Experiment, name: str, **changes: Any) -> Experiment:
             lambda e: changed(e, "train_ar", condition_drop=0.5),
             r"train_ar\.condition_drop was 0\.1 and is 0\.5$",
         ),
-        # Another number of steps is another course of the learning rates from the first step on.
-        (
-            train_orderer,
-            lambda e: changed(e, "train_orderer", steps=8),
-            r"train_orderer\.steps was 4 and is 8$",
-        ),
-        (
-            train_ar,
-            lambda e: changed(e, "train_ar", steps=8),
-            r"train_ar\.steps was 4 and is 8$",
-        ),
-        (
-            train_joint,
-            lambda e: changed(e, "train_joint", steps=8),
-            r"train_joint\.steps was 4 and is 8$",
-        ),
     ],
 )
 def test_what_changes_the_learning_is_refused_on_resume(
@@ -213,6 +199,31 @@ def test_what_changes_the_learning_is_refused_on_resume(
 ) -> None:
     with pytest.raises(ValueError, match=f"cannot resume with other settings: {sentence}"):
         stage.main(replace(change(trained), resume=True))
+
+
+@pytest.mark.parametrize(
+    ("stage", "learner"), [(train_orderer, "orderer"), (train_ar, "ar"), (train_joint, "ar")]
+)
+def test_a_training_goes_on_for_more_steps_at_the_learning_rates_of_all_of_them(
+    stage: ModuleType, learner: str, copied: Experiment, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, name = copied.out / "checkpoints" / LOGS[stage], f"train_{LOGS[stage]}"
+    before = load_latest(folder)
+    stage.main(changed(replace(copied, resume=True), name, steps=6))
+    after = load_latest(folder)
+    assert before is not None and after is not None and (before.step, after.step) == (4, 6)
+    assert f"{name}.steps was 4 and is 6: from step 4 on, learning rates are those" in caplog.text
+    # The last of four updates was number 3, the last of six is number 5; one was to warm up.
+    for checkpoint, share in ((before, 2 / 3), (after, 4 / 5)):
+        for group in checkpoint.state["groups"][f"{learner}-optimizer-0"]:
+            factor = 0.5 * (1 + math.cos(math.pi * share))
+            assert group["lr"] == pytest.approx(factor * group["initial_lr"])
+    assert after.state["settings"][f"{name}.steps"] == 6
+
+
+def test_fewer_steps_than_are_done_are_refused(trained: Experiment) -> None:
+    with pytest.raises(ValueError, match=r"train_ar\.steps must be at least the 4 done, got 3"):
+        train_ar.main(changed(replace(trained, resume=True), "train_ar", steps=3))
 
 
 def test_tokens_of_other_pairs_are_refused_on_resume(copied: Experiment) -> None:
