@@ -187,7 +187,7 @@ class JointTraining:
     watched: int = 128
     """Pairs of the training split that are set apart, to watch the orderer on."""
     watch_every: int = 25
-    """Steps between two looks at them."""
+    """Steps between two looks at them; there is one before every checkpoint too."""
     limits: Limits = field(default_factory=Limits)
     """What ends the training, at the last state that kept them."""
     orderer_optim: OptimSettings = field(

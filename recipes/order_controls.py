@@ -28,7 +28,7 @@ from recipes.engine.cli import run as start
 from recipes.engine.page import NOTHING, Table, markdown_table
 from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
-from recipes.engine.settings import plain_settings
+from recipes.engine.settings import at_least, plain_settings
 from recipes.intervals import cell, interval
 
 Process = Callable[[Float[Tensor, "N K D"], int], Float[Tensor, "N K D"]]
@@ -72,6 +72,8 @@ class Controls:
             raise ValueError("controls must hold at least one, got none")
         if not self.seeds:
             raise ValueError("seeds must hold at least one, got none")
+        at_least(1, tokens=self.tokens, channels=self.channels)
+        at_least(1, train_count=self.train_count, test_count=self.test_count)
 
 
 def main(controls: Controls) -> None:

@@ -8,6 +8,7 @@ is measured between a blind model (0: it knows the marginal) and one that learne
 told the position (1: all that can be gained).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,15 @@ class Schooling:
     learning_rate: float = 2e-3
     seed: int = 0
     """Of the start, which all models share, and of the draws."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

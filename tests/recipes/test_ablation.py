@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 import yaml
+from scipy import stats
 
 from orderer import Objectives
 from orderer.objectives import TEXT_TERMS
@@ -14,6 +16,7 @@ from recipes.ablation import gather, tables, wanted, write_ablation_page
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment, OrdererTraining
+from recipes.intervals import interval
 from recipes.prove_order import Policies
 from recipes.variants import run_variants, variant
 
@@ -49,6 +52,14 @@ def figures(tmp_path: Path) -> Any:
             for seed in (0, 1, 2)
         }
     )
+
+
+def test_an_interval_of_many_seeds_is_rather_too_wide() -> None:
+    values = [float(x) for x in range(21)]
+    exact = stats.t.interval(0.95, 20, mean(values), stats.sem(values))
+    found = interval(values)
+    assert found["low"] < exact[0] and found["high"] > exact[1]
+    assert found["high"] - exact[1] < 0.1 * (exact[1] - exact[0])
 
 
 def test_an_interval_is_students(figures: Any) -> None:

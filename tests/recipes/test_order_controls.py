@@ -36,6 +36,14 @@ def test_an_unknown_control_is_refused() -> None:
         Controls(controls=("raster",))
     with pytest.raises(ValueError, match="at least one, got none"):
         Controls(controls=())
+    with pytest.raises(ValueError, match="tokens must be at least 1, got 0"):
+        Controls(tokens=0)
+    with pytest.raises(ValueError, match="test_count must be at least 1, got -1"):
+        Controls(test_count=-1)
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        Schooling(steps=0)
+    with pytest.raises(ValueError, match="learning_rate must be above 0, got nan"):
+        Schooling(learning_rate=float("nan"))
     with pytest.raises(ValueError, match="seeds must hold at least one, got none"):
         Controls(seeds=())
 
