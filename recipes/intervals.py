@@ -6,8 +6,8 @@ from statistics import mean, stdev
 from typing import Any
 
 STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""The 97.5% quantiles of Student's t with 1, 2, ... degrees of freedom; with more, the last one makes
-intervals rather too wide."""
+"""The 97.5% quantiles of Student's t with 1, 2, ... degrees of freedom; with more, the last
+one makes intervals rather too wide."""
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
