@@ -10,17 +10,18 @@ r"""Which order is best? AR models on the tokens of many orders, at equal total 
     random        patches in a new random order for each image
     scales        averages of the whole, then of what they leave, at each finer scale
     depth         the larger half of each patch, then what it leaves
+    principal     components of the whole image, those of most variance first
     noise         the whole image in falling noise
     learned       our orderer: rebuilt and aligned with captions at every prefix
     no_text       the same without captions (nested dropout)
     unordered     the same with queries that all see each other, and no prefixes
 
-The fixed orders share the principal components of patches, as many channels as the learned tokens
-have. All arms have the same trunk, head, start, order of the data and total of operations: what the
-orderer's training and the encoding cost, an arm without one spends on more steps of its AR model.
-With each seed every arm is trained and measured: nats at the error that all reach, Frechet and
-kernel distances, whether captions are followed, without guidance and with, what the trunk
-understands, and what the order itself is like (`recipes.order_quality`).
+The fixed orders are made of principal components, those of patches but for `principal`, and have as
+many channels as the learned tokens. All arms have the same trunk, head, start, order of the data
+and total of operations: what the orderer's training and the encoding cost, an arm without one
+spends on more steps of its AR model. With each seed every arm is trained and measured: nats at the
+error that all reach, Frechet and kernel distances, whether captions are followed, without guidance
+and with, what the trunk understands, and what the order itself is like (`recipes.order_quality`).
 
 Writes OUT/orders.json, OUT/orders.html and OUT/ARM-SEED of each run; `--processes` runs go side by
 side; `--resume` keeps what is done. For four times the budget give four times the steps.
@@ -29,10 +30,11 @@ side; `--resume` keeps what is done. For four times the budget give four times t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from data.tokens import STORE
 from orderer.objectives import TEXT_TERMS
+from orderer.sequences.config import Order
 from recipes.comparison import check_arms, check_unguided, tell, write_comparison
 from recipes.engine.cli import run as start
 from recipes.engine.side_by_side import Job
@@ -47,9 +49,9 @@ from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, variant
 
 LEARNED = "learned"
-PATHS = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled", "scales", "depth", "noise")
+FIXED = get_args(Order)
 ARMS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    **{name: {"order": {"order": name}} for name in PATHS},
+    **{name: {"order": {"order": name}} for name in FIXED},
     "random": {"order": {"order": "raster"}, "ar": {"order": "random"}},
     LEARNED: {},
     "no_text": {"objectives": dict.fromkeys(TEXT_TERMS, 0.0)},

@@ -1,6 +1,6 @@
-"""From the patches of an image to a sequence of tokens, and back: one class for each idea.
+"""From the cells of an image to a sequence of tokens, and back: one class for each idea.
 
-    B batch   N patches, s on a side   C channels of a patch   K tokens   D channels of a token
+    B batch   N cells, s on a side   C components of a cell   K tokens   D channels of a token
     k tokens that are there   S image side
 
 What is missing of a sequence is taken for 0, the mean of the patches.
@@ -43,6 +43,8 @@ def make_arrangement(config: SequenceConfig) -> Arrangement:
             return Scales(config.side)
         case "depth":
             return Depth(config.side**2)
+        case "principal":
+            return Spectrum(config.tokens)
         case "noise":
             return Noise(config.side**2, config.levels, config.draw)
         case "shuffled":
@@ -118,6 +120,24 @@ class Depth(Arrangement):
 
     def restore(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B N C"]:
         return torch.cat(filled(tokens, 2 * self.patches).chunk(2, dim=1), dim=2)
+
+
+class Spectrum(Arrangement):
+    """Components of the whole image, those of most variance first: the best linear prefixes.
+
+    Source: Pearson 1901, https://doi.org/10.1080/14786440109462720.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def arrange(
+        self, patches: Float[Tensor, "B N C"], images: UInt8[Tensor, "B 3 S S"]
+    ) -> Float[Tensor, "B K D"]:
+        return rearrange(patches, "b 1 (k d) -> b k d", k=self.tokens)
+
+    def restore(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B N C"]:
+        return rearrange(filled(tokens, self.tokens), "b k d -> b 1 (k d)")
 
 
 class Noise(Arrangement):

@@ -5,7 +5,16 @@ from typing import Any, Literal
 from ..pretrained import CheckedConfig
 
 Order = Literal[
-    "raster", "spiral", "z", "hilbert", "centre_out", "shuffled", "scales", "depth", "noise"
+    "raster",
+    "spiral",
+    "z",
+    "hilbert",
+    "centre_out",
+    "shuffled",
+    "scales",
+    "depth",
+    "principal",
+    "noise",
 ]
 OF_CELLS: tuple[Order, ...] = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled")
 """Orders of one token for each patch."""
@@ -24,11 +33,13 @@ class SequenceConfig(CheckedConfig):
     """Paths over the patches: `raster`, `spiral`, `z` (Morton's), `hilbert`, `centre_out` and
     `shuffled` (at random, the same for every image). `scales`: averages of the whole image, then of
     its quarters, and so on, each of what is left (VAR's idea). `depth`: of each patch half of its
-    channels, the larger ones, then the others. `noise`: the whole image in falling noise."""
+    channels, the larger ones, then the others. `principal`: components of the whole image, those of
+    most variance first. `noise`: the whole image in falling noise."""
     image_size: int = 32
     patch_size: int = 8
     channels: int = 16
-    """Principal components that are kept of a patch; 3 * patch_size^2 keeps all."""
+    """Principal components that are kept of a patch, of whole images that number times the patches;
+    3 * patch_size^2 keeps all."""
     draw: int = 1
     """Which of the random orders `shuffled` takes, and which noise `noise`."""
     levels: int = 8
@@ -42,10 +53,9 @@ class SequenceConfig(CheckedConfig):
             raise ValueError(
                 f"patches of {self.patch_size} do not tile an image of {self.image_size}"
             )
-        if self.channels > self.patch_values:
+        if self.channels > (most := 3 * self.patch_size**2):
             raise ValueError(
-                f"channels must be at most {self.patch_values}, a patch's values, "
-                f"got {self.channels}"
+                f"channels must be at most {most}, a patch's values, got {self.channels}"
             )
         if self.order == "depth" and self.channels % 2:
             raise ValueError(f"depth needs an even number of channels, got {self.channels}")
@@ -63,8 +73,18 @@ class SequenceConfig(CheckedConfig):
         return self.image_size // self.patch_size
 
     @property
-    def patch_values(self) -> int:
-        return 3 * self.patch_size**2
+    def cell(self) -> int:
+        """Side of the squares whose components are taken."""
+        return self.image_size if self.order == "principal" else self.patch_size
+
+    @property
+    def cell_values(self) -> int:
+        return 3 * self.cell**2
+
+    @property
+    def components(self) -> int:
+        """That are kept of a cell."""
+        return self.channels * (self.cell // self.patch_size) ** 2
 
     @property
     def tokens(self) -> int:
@@ -89,4 +109,4 @@ class SequenceConfig(CheckedConfig):
     @property
     def is_invertible(self) -> bool:
         """Whether all tokens hold all of the image."""
-        return self.channels == self.patch_values and self.order != "noise"
+        return self.components == self.cell_values and self.order != "noise"

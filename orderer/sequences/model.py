@@ -1,6 +1,8 @@
-"""A fixed order: patches in principal components, arranged as a sequence that every stage reads.
+"""A fixed order: principal components of cells, arranged as a sequence that every stage reads.
 
-B batch   S image side   N patches   P values of a patch   C channels that are kept of it
+A cell is a patch, or, for `principal`, the whole image.
+
+B batch   S image side   N cells   P values of a cell   C components that are kept of it
 K tokens   D channels of a token   k prefix length   L word pieces   T width of a text tower
 
 It stands where an orderer stands: `encode`, cut anywhere, `decode`. Nothing of it is learned but
@@ -31,8 +33,8 @@ class FixedOrder(CheckedModel):
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__(config)
-        self.mean = fitted(torch.zeros(config.patch_values))
-        self.basis = fitted(torch.eye(config.patch_values)[: config.channels].clone())
+        self.mean = fitted(torch.zeros(config.cell_values))
+        self.basis = fitted(torch.eye(config.cell_values)[: config.components].clone())
         self.scale = fitted(torch.ones(()))
         self.post_init()
 
@@ -46,10 +48,10 @@ class FixedOrder(CheckedModel):
 
     @torch.no_grad()
     def fit(self, images: UInt8[Tensor, "M 3 S S"]) -> None:
-        """Take the mean, the first principal components and their deviation from images' patches.
+        """Take the mean, the first principal components and their deviation from images' cells.
 
         Raises:
-            ValueError: for fewer patches than a patch has values, or patches that never vary.
+            ValueError: for fewer cells than a cell has values, or cells that never vary.
         """
         patches = self._patches(images).flatten(0, 1).double()
         if len(patches) <= patches.shape[1]:
@@ -58,11 +60,11 @@ class FixedOrder(CheckedModel):
                 f"patches, got {len(patches)}"
             )
         variances, vectors = torch.linalg.eigh(torch.cov(patches.T))  # rising
-        kept = vectors.flip(1).T[: self.config.channels]  # [C, P]
+        kept = vectors.flip(1).T[: self.config.components]  # [C, P]
         largest = kept.gather(1, kept.abs().argmax(dim=1, keepdim=True))
         self.mean.copy_(patches.mean(dim=0))
         self.basis.copy_(kept * largest.sign())  # a component has no sign of its own
-        scale = variances[-self.config.channels :].clamp(min=0).mean().sqrt()
+        scale = variances[-self.config.components :].clamp(min=0).mean().sqrt()
         if not scale > 0:
             raise ValueError("the patches of these images never vary")
         self.scale.copy_(scale)
@@ -106,7 +108,7 @@ class FixedOrder(CheckedModel):
         if size not in (None, (side, side)):
             raise ValueError(f"this order is of images of {side} x {side}, got {size}")
         patches = self.arrangement.restore(tokens) * self.scale @ self.basis + self.mean
-        return unpatchify(patches, self.config.patch_size, self.config.side).clamp(-1, 1)
+        return unpatchify(patches, self.config.cell, side // self.config.cell).clamp(-1, 1)
 
     def embed_words(
         self, text: Int[Tensor, "B L"]
@@ -129,7 +131,7 @@ class FixedOrder(CheckedModel):
         if images.shape[2:] != (side, side):
             height, width = images.shape[2:]
             raise ValueError(f"this order is of images of {side} x {side}, got {height} x {width}")
-        return patchify(in_range(images).to(self.mean.dtype), self.config.patch_size)
+        return patchify(in_range(images).to(self.mean.dtype), self.config.cell)
 
 
 def fitted(start: Tensor) -> nn.Parameter:
