@@ -8,11 +8,13 @@ r"""Measure a model of open_clip by the same code as an orderer, for comparison.
 Reads a model with both its sides, weights in safetensors; shows it images by its own preprocessing
 and captions by its own tokenizer, which cuts long ones. Its embedding of the whole image stands at
 prefix 1. OpenAI's weights are of the names that end in -quickgelu. Writes OUT/evaluation.json.
-Images are read as they are embedded; the time is the model's.
+Images are read as they are embedded; the time is the model's. Under torchrun each process embeds
+its share, and the figures are those of one.
 """
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +22,13 @@ from data import open_source
 from recipes.classifying import classification
 from recipes.clip import Clip
 from recipes.data_settings import DataSettings, tell_skipped
-from recipes.embedding import Embedded, embed_images
+from recipes.embedding import Embedded, embed_images, embed_texts
 from recipes.engine.cli import run as start
 from recipes.engine.cli import with_words
+from recipes.engine.processes import is_first
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.engine.training import prepare_alone
+from recipes.engine.training import prepare_device
 from recipes.finding import find, queries
 from recipes.protocol import about_intervals, about_ties
 
@@ -51,7 +54,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Embed, compare, write."""
-    clip = Clip(config.model, prepare_alone())
+    clip = Clip(config.model, prepare_device())
     pairs = open_source(
         config.data.source,
         config.data.test,
@@ -61,11 +64,18 @@ def main(config: Config) -> None:
         columns=config.data.columns,
     )
     embedded = embed_images(pairs, clip, config.data.max_skipped)
+    found = measure(config, clip, embedded)
+    if not is_first():
+        return
     tell_skipped(pairs.name, embedded.skipped)
+    for warning in (
+        too_low(found["retrieval"], len(embedded.captions)) if "retrieval" in found else ()
+    ):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     write_json(
         config.out / "evaluation.json",
         {
-            "results": {"clip": measure(config, clip, embedded)},
+            "results": {"clip": found},
             "models": {"clip": {"name": config.model, **clip.about()}},
             "protocol": protocol(config, embedded, pairs.fingerprint),
             "config": plain_settings(config),
@@ -75,16 +85,15 @@ def main(config: Config) -> None:
 
 
 def measure(config: Config, clip: Clip, embedded: Embedded) -> dict[str, Any]:
-    """Take the figures that are asked for, and say where they cannot be right."""
+    """Take the figures that are asked for; call it on all processes."""
     at, templates = {WHOLE: embedded.images}, config.data.templates
+    say = partial(embed_texts, clip=clip)
     found: dict[str, Any] = {}
     if "retrieval" in config.tasks:
         captions = queries(config.captions, templates, embedded.captions)
-        found["retrieval"] = find(at, captions, clip.embed_texts)
-        for warning in too_low(found["retrieval"], len(captions)):
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+        found["retrieval"] = find(at, captions, say)
     if "classification" in config.tasks:
-        found["classification"] = classification(embedded.captions, templates, at, clip.embed_texts)
+        found["classification"] = classification(embedded.captions, templates, at, say)
     return found
 
 

@@ -41,9 +41,14 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank_and_world() -> tuple[int, int]:
+    """Which process this is, from 0, and of how many."""
+    return (0, 1) if world_size() == 1 else (dist.get_rank(), world_size())
+
+
 def is_first() -> bool:
     """Whether this is the process that does what only one should."""
-    return world_size() == 1 or dist.get_rank() == 0
+    return rank_and_world()[0] == 0
 
 
 def texts_of_all(text: str) -> list[str]:

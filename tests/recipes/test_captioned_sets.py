@@ -123,6 +123,31 @@ def test_a_model_of_open_clip_is_measured_by_the_same_code(
     assert all("below 5 times chance (0.8333)" in line for line in said if "warning" in line)
 
 
+@pytest.mark.parametrize("world", [2, 5])
+def test_several_processes_measure_what_one_does(
+    world: int,
+    tiny_clip: str,
+    karpathy: DataSettings,
+    forked: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With five, one has no image: there are three batches of them."""
+    for module in ("clip", "embedding"):
+        monkeypatch.setattr(f"recipes.{module}.BATCH", 2)
+    found = {}
+    for processes in (1, world):
+        out = tmp_path / f"of-{processes}"
+        config = evaluate_clip.Config(model=tiny_clip, data=karpathy, out=out)
+        assert forked.run(lambda c=config: evaluate_clip.main(c), processes) == [0] * processes
+        found[processes] = json.loads((out / "evaluation.json").read_text())
+    assert found[world]["results"] == found[1]["results"]
+    assert found[world]["protocol"] == found[1]["protocol"]
+    assert (found[world]["protocol"]["images"], found[world]["protocol"]["captions"]) == (
+        IMAGES, CAPTIONS,
+    )  # fmt: skip
+
+
 def test_images_are_shown_and_captions_read_as_open_clip_does(tiny_clip: str) -> None:
     name, _, file = tiny_clip.partition("@")
     model, _, transform = open_clip.create_model_and_transforms(name, pretrained=file)
