@@ -3,7 +3,7 @@
 from .attribution import attribution_maps
 from .bootstrap import Interval, intervals
 from .class_probe import probed_accuracy
-from .classification import class_accuracy, class_embeddings, classification_metrics
+from .classification import class_embeddings, classification_metrics
 from .codes import fit_codes, most_recovered, quantised
 from .linear_probe import readable, readable_from
 from .nearest import nearest_accuracy, nearest_scores
@@ -23,7 +23,6 @@ __all__ = [
     "StringReader",
     "StringReading",
     "attribution_maps",
-    "class_accuracy",
     "class_embeddings",
     "classification_metrics",
     "entropy_rank",

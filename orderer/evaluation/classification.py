@@ -53,10 +53,3 @@ def classification_metrics(
     _, found = standings(classes, image_embeddings, labels, chunk)  # [N, 3]
     hits = expected_hits(found, max(ks)).mean(dim=0)
     return {f"top{k}": hits[k - 1].item() for k in ks} | {"ties": ties(found)}
-
-
-def class_accuracy(
-    image_embeddings: Float[Tensor, "N E"], classes: Float[Tensor, "C E"], labels: Int[Tensor, "N"]
-) -> float:
-    """The share of the images whose best class is theirs; among equal best ones chance decides."""
-    return classification_metrics(image_embeddings, classes, labels, ks=(1,))["top1"]
