@@ -96,7 +96,7 @@ class OrdererTraining:
     """Stage 1."""
 
     steps: int = 1000
-    """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
+    """Updates of the whole training, on which its learning rates depend; it may grow on resume."""
     batch_size: int = 128
     """Pairs in one step, over all processes."""
     qformer: Path | None = None
@@ -124,7 +124,7 @@ class ARTraining:
     """Stage 2."""
 
     steps: int = 1100
-    """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
+    """Updates of the whole training, on which its learning rates depend; it may grow on resume."""
     batch_size: int = 64
     """Sequences of tokens in one step, over all processes."""
     condition_drop: float = 0.1
@@ -161,7 +161,7 @@ class JointTraining:
     not at all. Controls: `apart`, in which the orderer goes on by itself; `shuffled`, aligned with
     the captions of other images; `full`, by the AR loss everywhere, which collapses."""
     steps: int = 50
-    """Updates of the whole training. The learning rates depend on it: to resume, keep it."""
+    """Updates of the whole training, on which its learning rates depend; it may grow on resume."""
     batch_size: int = 64
     """Pairs in one step, over all processes."""
     weight: float = 0.5
@@ -338,8 +338,8 @@ class Experiment:
     checkpoint_keep: int = 2
     """The newest checkpoints that are kept."""
     checkpoint_in_background: bool = False
-    """True writes them while training goes on, from a copy in the CPU's memory; a model that is
-    shared out is written at once."""
+    """True writes them while training goes on, from a copy in the CPU's memory; not for a model
+    that is shared out."""
     preempted_code: int = 0
     """Exit code of a training that was asked to stop, and saved: 0 is done for most schedulers, 75
     or 143 asks some of them to start it again."""

@@ -74,6 +74,7 @@ def main(experiment: Experiment) -> None:
     progress = Progress(
         saver=experiment.saver("ar"),
         total="train_ar.steps",
+        later=experiment.saver("joint").folder,
         learners={"ar": learner},
         settings={
             **scalars_named("ar", config.own()),
@@ -139,7 +140,12 @@ def main(experiment: Experiment) -> None:
             assert isinstance(better, ARModel)
             better.save_pretrained(experiment.out / "ar")
             record = training_record(
-                experiment, "ar", "train_ar", pairs=store.fingerprint, processes=run.world
+                experiment,
+                "ar",
+                "train_ar",
+                pairs=store.fingerprint,
+                processes=run.world,
+                totals=progress.totals,
             )
             record["validation"] = {**last, "is_averaged": is_averaged}
             write_record(experiment.out / "ar", record)

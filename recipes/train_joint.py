@@ -125,7 +125,13 @@ def main(experiment: Experiment) -> None:
             averaged.save_pretrained(experiment.out / "joint" / "orderer")
             processor.save_pretrained(experiment.out / "joint" / "orderer")
             names = ("train_orderer", "train_ar", "train_joint")
-            own = training_record(experiment, *names, pairs=pairs.fingerprint, processes=run.world)
+            own = training_record(
+                experiment,
+                *names,
+                pairs=pairs.fingerprint,
+                processes=run.world,
+                totals=progress.totals,
+            )
             own["watched"] = {"before": watch.start, "after": watch.measure(averaged)}
             own["stopped"] = complaint
             before = read_record(experiment.out / "orderer") or {}

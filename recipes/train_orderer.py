@@ -90,6 +90,7 @@ def main(experiment: Experiment) -> None:
     progress = Progress(
         saver=saver,
         total="train_orderer.steps",
+        later=experiment.saver("ar").folder,
         learners=learners,
         settings={
             **scalars_named("orderer", model.config.own()),
@@ -139,11 +140,16 @@ def main(experiment: Experiment) -> None:
                 tensors = stage.discriminator.state_dict()
                 save_file(tensors, experiment.out / "discriminator.safetensors")
             processor.save_pretrained(experiment.out / "orderer")
-            names = ("orderer", "train_orderer", "execution")
-            write_record(
-                experiment.out / "orderer",
-                training_record(experiment, *names, pairs=pairs.fingerprint, processes=processes),
+            record = training_record(
+                experiment,
+                "orderer",
+                "train_orderer",
+                "execution",
+                pairs=pairs.fingerprint,
+                processes=processes,
+                totals=progress.totals,
             )
+            write_record(experiment.out / "orderer", record)
 
         others_wait_for(hand_on)
 

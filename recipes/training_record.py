@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ COMMON = ("data", "seed", "precision")
 
 
 def training_record(
-    experiment: Experiment, *names: str, pairs: str, processes: int
+    experiment: Experiment,
+    *names: str,
+    pairs: str,
+    processes: int,
+    totals: Sequence[Sequence[int]] = (),
 ) -> dict[str, JSON]:
     """The record of one training.
 
@@ -27,9 +31,12 @@ def training_record(
         names: of the branches of settings that this training reads beside the common ones.
         pairs: fingerprint of the pairs.
         processes: that train together.
+        totals: from which step on which total of them ruled, where it has grown: such a training is
+            another than one of as many steps from the start.
     """
     settings = plain_settings(experiment)
-    return {
+    grown = {"totals": [list(each) for each in totals]} if totals else {}
+    return grown | {
         "settings": {name: settings[name] for name in (*COMMON, *names)},
         "pairs": pairs,
         "processes": processes,

@@ -29,13 +29,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .files import FULL, JSON, make_folder, sync_path, write_synced
-from .parts import Groups, read_parts, shapes_of, write_parts
+from .parts import Groups, kinds_of, read_parts, write_parts
 from .processes import is_first, others_wait_for
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
 PARTS = "parts"
-"""In a state: the shapes of the tensors that were written in parts."""
+"""In a state: of what kinds the tensors are that were written in parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,8 @@ def save_checkpoint(
         _begin(temporary)
         _complete(temporary, target, _encoded(tensors, state), {})
     except OSError as error:
-        raise _given_up(error, target, tensors) from error
+        _give_up(error, target, tensors)
+        raise
     _remove_older(folder, step, keep)
     return target
 
@@ -88,17 +89,15 @@ def save_in_parts(
     The processes must see the same folder.
     """
     target, temporary = _places(folder, step, keep)
-    said = json.dumps({**state, PARTS: shapes_of(tensors)}, indent=1).encode()
-
-    def complete() -> None:
-        _complete(temporary, target, iter([(STATE, said)]), _digests(temporary))
-
+    said = [(STATE, json.dumps({**state, PARTS: kinds_of(tensors)}, indent=1).encode())]
     try:
         others_wait_for(lambda: _begin(temporary))
-        write_parts(temporary, tensors)
-        others_wait_for(complete)
+        digests = write_parts(temporary, tensors)
+        others_wait_for(lambda: _complete(temporary, target, iter(said), digests))
     except OSError as error:
-        raise (_given_up(error, target, tensors) if is_first() else error) from error
+        if is_first():
+            _give_up(error, target, tensors)
+        raise
     others_wait_for(lambda: _remove_older(folder, step, keep))
     return target
 
@@ -181,10 +180,11 @@ def _complete(
     _give_name(temporary, target)
 
 
-def _given_up(error: OSError, target: Path, tensors: Groups) -> OSError:
-    """Clear away what was begun, and say what went wrong."""
+def _give_up(error: OSError, target: Path, tensors: Groups) -> None:
+    """Clear away what was begun, and say so if there is no room."""
     _clear_away(target.parent)
-    return _no_room(error, target, tensors) if error.errno in FULL else error
+    if error.errno in FULL:
+        raise _no_room(error, target, tensors) from error
 
 
 def _encoded(tensors: Groups, state: Mapping[str, JSON]) -> Iterator[tuple[str, bytes]]:
@@ -281,6 +281,8 @@ def _damaged_files(path: Path, step: int) -> list[str]:
         written = manifest.read_bytes()
     except OSError:
         return [MANIFEST]
+    if unreadable := [name for name, digest in found.items() if not digest]:
+        return unreadable
     if written == _manifest(step, found):
         return []
     try:
@@ -294,9 +296,9 @@ def _damaged_files(path: Path, step: int) -> list[str]:
 
 
 def _digests(path: Path) -> dict[str, str]:
-    """The sha256 of every file but the manifest."""
-    files = [file for file in path.iterdir() if file.is_file() and file.name != MANIFEST]
-    return {file.name: _digest(file) for file in files}
+    """The sha256 of everything in a folder but the manifest; nothing's of what is no file."""
+    names = [each for each in path.iterdir() if each.name != MANIFEST]
+    return {each.name: _digest(each) if each.is_file() else "" for each in names}
 
 
 def _digest(file: Path) -> str:
@@ -318,8 +320,8 @@ def _load(path: Path) -> Checkpoint:
         state = dict(json.loads((path / STATE).read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path / STATE} holds no JSON object: {error}") from error
-    shapes = state.pop(PARTS, None)
-    tensors = _read_files(path) if shapes is None else read_parts(path, shapes)
+    kinds = state.pop(PARTS, None)
+    tensors = _read_files(path) if kinds is None else read_parts(path, kinds)
     return Checkpoint(step=_step(path), tensors=tensors, state=state, path=path)
 
 

@@ -30,8 +30,8 @@ class Execution:
     compile: bool = False
     """True compiles the blocks, each kind of them once."""
     stall_seconds: float = 60
-    """How long a process waits for another before it ends with an error; a checkpoint that the
-    first one writes may take longer."""
+    """How long a process waits for another before it ends with an error; a checkpoint may take
+    longer."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.stall_seconds <= DAY:

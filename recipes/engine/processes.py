@@ -5,6 +5,7 @@ DistributedDataParallel: our models are called by other methods than `forward`, 
 does not see, and the mean of the processes' gradients is exact.
 """
 
+import json
 import random
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -80,22 +81,46 @@ def others_wait_for(work: Callable[[], object]) -> None:
     """
     if world_size() == 1:
         work()
-        return
-    with ThreadPoolExecutor(1, "work") as pool:
-        working = pool.submit(work) if is_first() else None
-        while _is_busy(working):
-            pass
-    if working:
+    elif working := _worked(work if is_first() else None):
         working.result()
 
 
-def _is_busy(working: "Future[object] | None") -> bool:
-    """Whether the first process is still at it, said by it every `BEAT_SECONDS`."""
+def all_do(work: Callable[[], object]) -> None:
+    """The same of what each process does its own part of, at its own speed.
+
+    Raises:
+        OSError: on all processes, if the work of one did.
+    """
+    if world_size() == 1:
+        work()
+        return
+    working = _worked(work)
+    assert working is not None
+    error = working.exception()
+    if error is not None and not isinstance(error, OSError):
+        raise error
+    said = [error.errno, error.strerror or str(error), error.filename] if error else None
+    for text in texts_of_all(json.dumps(said, default=str)):
+        if (found := json.loads(text)) is not None:
+            raise OSError(*found) from error
+
+
+def _worked(work: Callable[[], object] | None) -> "Future[object] | None":
+    """Have this process do something, and return when all are done."""
+    with ThreadPoolExecutor(1, "work") as pool:
+        working = pool.submit(work) if work else None
+        while _is_any_busy(working):
+            pass
+    return working
+
+
+def _is_any_busy(working: "Future[object] | None") -> bool:
+    """Whether a process is still at it; all hear of it every `BEAT_SECONDS`."""
     if working:
         wait([working], BEAT_SECONDS)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     busy = torch.tensor(int(working is not None and not working.done()), device=device)
-    dist.broadcast(busy, src=0)
+    dist.all_reduce(busy)
     return bool(busy)
 
 

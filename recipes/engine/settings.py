@@ -49,7 +49,8 @@ def check_same_settings(
     differences = [
         f"{name} was {before.get(name, 'absent')} and is {after.get(name, 'absent')}"
         for name in {**before, **after}
-        if name != free and (name in before, before.get(name)) != (name in after, after.get(name))
+        if (name in before, before.get(name)) != (name in after, after.get(name))
+        and not (name == free and isinstance(before.get(name), type(after.get(name))))
     ]
     if differences:
         raise ValueError(f"cannot resume with other settings: {', '.join(differences)}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from transformers.utils.logging import disable_progress_bar
 
-from .checkpoint import Checkpoint, find_start, load_latest
+from .checkpoint import Checkpoint, find_start, is_fresh, load_latest
 from .fast_matmul import use_fast_matmul
 from .files import JSON
 from .finite import check_gradient, check_losses
@@ -155,8 +156,12 @@ class Progress:
     settings: Mapping[str, JSON]
     """All that the learning depends on, names of the inputs too; a resumed run must share it."""
     total: str | None = None
-    """Which of the settings says how many updates there are. A resumed run may have another: its
-    learning rates follow that one, from where it goes on."""
+    """Which of the settings says how many updates there are. A resumed run may have more of them:
+    its learning rates follow the new total, from where it goes on."""
+    later: Path | None = None
+    """Checkpoints of the training that builds upon this one: no more steps where there are any."""
+    totals: list[list[int]] = field(default_factory=list, init=False)
+    """Where the total has grown: from which step on which one ruled."""
     averages: Mapping[str, AveragedModel] = field(default_factory=dict)
     """Of models' weights, by names of their own."""
 
@@ -235,20 +240,30 @@ class Progress:
                 tensors[part], groups[part] = optimizer_tensors(optimizer)
         tensors |= {name: average.state_dict() for name, average in self.averages.items()}
         state = {"settings": self.settings, "groups": groups, "seconds": run.seconds}
+        if self.totals:
+            state["totals"] = self.totals
         others_wait_for(run.sync)  # the log of the steps is on the disk before they are
         self.saver.save(step, tensors, state)
 
     def _check_total(self, found: Checkpoint) -> None:
         if self.total is None:
             return
-        before, now = found.state["settings"].get(self.total), self.settings[self.total]
-        if now < found.step:
-            raise ValueError(f"{self.total} must be at least the {found.step} done, got {now}")
-        if now != before:
-            logging.getLogger(__name__).warning(
-                "%s was %s and is %s: from step %d on, learning rates are those of the new one",
-                self.total, before, now, found.step,
-            )  # fmt: skip
+        before, now = found.state["settings"][self.total], self.settings[self.total]
+        if now < before:
+            raise ValueError(f"{self.total} may grow on resume, was {before} and is {now}")
+        self.totals[:] = found.state.get("totals") or []
+        if now == before:
+            return
+        if self.later and not is_fresh(self.later, resume=True):
+            raise ValueError(
+                f"{self.later} builds upon the {before} steps of {self.total}, which would become "
+                f"{now}: give another out"
+            )
+        self.totals[:] = [*(self.totals or [[0, before]]), [found.step, now]]
+        logging.getLogger(__name__).warning(
+            "%s was %s and is %s: from step %d on, learning rates are those of the new one",
+            self.total, before, now, found.step,
+        )  # fmt: skip
 
     def _check(self, found: Checkpoint) -> None:
         """Refuse a checkpoint that this training cannot go on from, though its hashes are right."""

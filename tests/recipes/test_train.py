@@ -207,6 +207,8 @@ def test_what_changes_the_learning_is_refused_on_resume(
 def test_a_training_goes_on_for_more_steps_at_the_learning_rates_of_all_of_them(
     stage: ModuleType, learner: str, copied: Experiment, caplog: pytest.LogCaptureFixture
 ) -> None:
+    for after_it in list(LOGS)[list(LOGS).index(stage) + 1 :]:
+        forget(after_it, copied.out)
     folder, name = copied.out / "checkpoints" / LOGS[stage], f"train_{LOGS[stage]}"
     before = load_latest(folder)
     stage.main(changed(replace(copied, resume=True), name, steps=6))
@@ -219,10 +221,29 @@ def test_a_training_goes_on_for_more_steps_at_the_learning_rates_of_all_of_them(
             factor = 0.5 * (1 + math.cos(math.pi * share))
             assert group["lr"] == pytest.approx(factor * group["initial_lr"])
     assert after.state["settings"][f"{name}.steps"] == 6
+    record = json.loads((copied.out / RECORDS[stage]).read_text())
+    assert record.get("joint", record)["totals"] == [[0, 4], [4, 6]]
 
 
-def test_fewer_steps_than_are_done_are_refused(trained: Experiment) -> None:
-    with pytest.raises(ValueError, match=r"train_ar\.steps must be at least the 4 done, got 3"):
+RECORDS = {
+    train_orderer: "orderer/training.json",
+    train_ar: "ar/training.json",
+    train_joint: "joint/orderer/training.json",
+}
+
+
+@pytest.mark.parametrize("later", [(train_orderer, train_ar), (train_ar, train_joint)])
+def test_a_stage_on_which_another_builds_takes_no_more_steps(
+    later: tuple[ModuleType, ModuleType], trained: Experiment
+) -> None:
+    first, second = later
+    more = changed(replace(trained, resume=True), f"train_{LOGS[first]}", steps=6)
+    with pytest.raises(ValueError, match=rf"checkpoints/{LOGS[second]} builds upon the 4 steps of"):
+        first.main(more)
+
+
+def test_fewer_steps_are_refused(trained: Experiment) -> None:
+    with pytest.raises(ValueError, match=r"train_ar\.steps may grow on resume, was 4 and is 3"):
         train_ar.main(changed(replace(trained, resume=True), "train_ar", steps=3))
 
 
