@@ -14,16 +14,18 @@ from statistics import mean
 from typing import Any
 
 from recipes.engine.page import Cell, Section, Table, write_page
-from recipes.intervals import interval, said
+from recipes.intervals import cell, interval
 from recipes.rating import Curve, nats_at, saved
 from recipes.training_record import read_record
 
 Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
 
-START, FROZEN = "start", "frozen"
+START, FROZEN, RASTER = "start", "frozen", "raster"
 CONTROLS = (FROZEN, "apart")
 """Against which an arm must gain: an orderer that stays, and one that goes on by itself."""
+RIVALS = (*CONTROLS, RASTER)
+"""Against which arms are shown; raster's AR model had the operations of all three stages."""
 WORDS = ("loses", "undecided", "kept", "gains")
 """On a measure, from the worst to the best."""
 HEADLINES = ("colour_and_shape", "class", "words", "found_at_1")
@@ -48,7 +50,7 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     """Read what was measured of every arm and seed, and compare with the controls."""
     found = {run: _measured(*run, out) for run, out in runs.items()}
     curves = {run: fresh["rate"]["at_noise"] for run, (_, fresh) in found.items()}
-    level = _level(list(curves.values()))
+    level = _level([curve for (arm, _), curve in curves.items() if arm != RASTER])
     values = {run: dict(_figures(*models, level)) for run, models in found.items()}
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
@@ -63,19 +65,22 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
         arm: {
             control: {
                 **_differences(values, arm, control, seeds),
-                SAVED: interval([_saved(curves, arm, control, seed) for seed in seeds]),
+                **_saved(curves, arm, control, seeds),
             }
-            for control in CONTROLS
+            for control in RIVALS
             if control in arms and arm not in (control, START)
         }
         for arm in arms
+        if arm != RASTER
     }
     return {
-        "arms": {arm: {"figures": figures[arm], "against": differences[arm]} for arm in arms},
+        "arms": {
+            arm: {"figures": figures[arm], "against": differences.get(arm, {})} for arm in arms
+        },
         "compute": dict(compute),
         "verdict": {
-            arm: judged(list(differences[arm].values()))
-            for arm in arms
+            arm: judged([against[control] for control in CONTROLS if control in against])
+            for arm, against in differences.items()
             if arm not in (START, FROZEN)
         },
         "psnr": level,
@@ -111,13 +116,17 @@ def _differences(
             ]
         )
         for measure in values[arm, seeds[0]]
+        if measure in values[control, seeds[0]]
     }
 
 
-def _saved(curves: Mapping[tuple[str, int], Curve], arm: str, control: str, seed: int) -> float:
-    share = saved(curves[arm, seed], curves[control, seed])
-    assert share is not None  # both reach the level
-    return share
+def _saved(
+    curves: Mapping[tuple[str, int], Curve], arm: str, control: str, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """The share of a control's nats that an arm saves, if all seeds reach a common error."""
+    shares = [saved(curves[arm, seed], curves[control, seed]) for seed in seeds]
+    known = [share for share in shares if share is not None]
+    return {SAVED: interval(known)} if len(known) == len(shares) else {}
 
 
 def _level(curves: Sequence[Mapping[str, Mapping[str, float]]]) -> float:
@@ -138,7 +147,7 @@ def _level(curves: Sequence[Mapping[str, Mapping[str, float]]]) -> float:
 
 def _measured(arm: str, seed: int, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What was found of a pair of models, and of a fresh AR model on its orderer's tokens."""
-    folders = (out, out) if arm == START else (out / "pair", out / "fresh")
+    folders = (out, out) if arm in (START, RASTER) else (out / "pair", out / "fresh")
     pair, fresh = (
         json.loads((folder / "evaluation.json").read_text())["results"]["separate"]
         for folder in folders
@@ -149,13 +158,14 @@ def _measured(arm: str, seed: int, out: Path) -> tuple[dict[str, Any], dict[str,
 def _figures(
     pair: Mapping[str, Any], fresh: Mapping[str, Any], level: float
 ) -> Iterator[tuple[str, float]]:
-    yield RECALL, _over_prefixes(pair["retrieval"])
-    yield READER, _over_prefixes(pair["probe"])
+    if "retrieval" in pair:  # raster has no text
+        yield RECALL, _over_prefixes(pair["retrieval"])
+        yield READER, _over_prefixes(pair["probe"])
     yield "PSNR, all tokens", list(pair["reconstruction"]["psnr"].values())[-1]
     yield "trunk, linear probes", _mean_of(pair["trunk"])
     nats = nats_at(level, fresh["rate"]["at_noise"])
-    assert nats is not None  # the level is between what all reach
-    yield NATS, nats
+    if nats is not None:  # the level is between what all but raster reach
+        yield NATS, nats
     headline = next(name for name in HEADLINES if name in fresh["generation"])
     yield FOLLOWED, fresh["generation"][headline]
     yield "rebuilt from its own tokens: captions followed", fresh["generation"]["rebuilt"][headline]
@@ -240,7 +250,7 @@ def tables(results: Results) -> list[Table]:
                     if control in of_arm["against"]
                 },
             )
-            for control in CONTROLS
+            for control in RIVALS
             if control in arms
         ),
         Table(
@@ -254,9 +264,10 @@ def tables(results: Results) -> list[Table]:
 
 
 def _table(title: str, of_arms: Results) -> Table:
-    measures = list(next(iter(of_arms.values())))
+    measures = dict.fromkeys(measure for of_arm in of_arms.values() for measure in of_arm)
     rows: list[tuple[Cell, ...]] = [
-        (measure, *(said(of_arm[measure]) for of_arm in of_arms.values())) for measure in measures
+        (measure, *(cell(of_arm.get(measure)) for of_arm in of_arms.values()))
+        for measure in measures
     ]
     return Table(columns=(title, *of_arms), rows=rows)
 
@@ -282,7 +293,11 @@ def write_coevolution_page(out: Path, results: Results) -> None:
             f"tokens of an image, in noise that leaves {results['psnr']:.1f} dB; fewer are better.",
             tables=figures,
         ),
-        Section(heading="Operations of stage 3", text=_stops(results), tables=[compute]),
+        Section(
+            heading="Operations of stage 3; raster's are of all three",
+            text=_stops(results),
+            tables=[compute],
+        ),
     ]
     intro = "Stage 3 in several ways, and what a fresh AR model makes of the tokens it leaves."
     write_page(out / "coevolution.html", "Do both models gain?", intro, sections)

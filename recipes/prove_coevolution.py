@@ -11,11 +11,13 @@ r"""Do both models gain by stage 3? Arms of equal operations, over seeds, by mea
                   the orderer hears of the AR model by this route, see `ar.joint.Route`
     shuffled      aligned with the captions of other images
     orderer_only  aligned with an AR model that stays
+    raster        no orderer: an AR model of patches row by row, with all operations of three stages
 
 Every seed trains stages 1 and 2 once; each arm then does stage 3 for as many steps as the
 operations of the configured route's arm pay for, those in which the orderer waits counted as what
-they are. A route that breaks a limit stops itself and the program; `--resume` goes on with what it
-left, and the results name it.
+they are. Raster has as many patches as there are tokens, where these make a square. A route that
+breaks a limit stops itself and the program; `--resume` goes on with what it left, and the results
+name it.
 
 An AR loss is no evidence. Measured are: what a fresh AR model of stage 2's budget makes of the new
 tokens (nats at equal error, captions followed, Frechet distance), what the pair itself generates,
@@ -30,13 +32,14 @@ go side by side; `--resume` keeps what is done.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 from ar import ARModel
 from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
-from recipes.coevolution import FROZEN, START, gather, tables, write_coevolution_page
+from recipes.coevolution import FROZEN, RASTER, START, gather, tables, write_coevolution_page
 from recipes.comparison import check_arms, tell, write_comparison
 from recipes.compute import flops_of
 from recipes.engine.cli import run as start
@@ -47,6 +50,7 @@ from recipes.feature_space import check_apart
 from recipes.fidelity import can_see, check_enough
 from recipes.joining import Joint
 from recipes.judging import check_judge
+from recipes.order_costs import costs_of, steps_within
 from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, variant
 
@@ -63,18 +67,19 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 DENOISING = ("flow", "diffusion", "in_trunk")
 OF_PAIR: tuple[Task, ...] = ("retrieval", "reconstruction", "probe", "generation", "trunk")
 OF_FRESH: tuple[Task, ...] = ("reconstruction", "generation", "rate")
+OF_RASTER: tuple[Task, ...] = (*OF_FRESH, "trunk")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coevolution(Experiment):
     """An experiment whose third stage runs in several ways."""
 
-    arms: tuple[str, ...] = tuple(ARMS)
+    arms: tuple[str, ...] = (*ARMS, RASTER)
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_arms(self.arms, ARMS, self.seeds)
+        check_arms(self.arms, (*ARMS, RASTER), self.seeds)
         if self.evaluation.judge == "retrieval":
             raise ValueError(
                 "evaluation.judge must be apart from every arm: scenes, classes or words, got "
@@ -102,17 +107,22 @@ def main(proof: Coevolution) -> None:
     costs = count(proof, starts[proof.seeds[0]])
     joint = proof.train_joint
     spent = costs[joint.route].of(joint)
-    steps = {arm: costs[arm].steps_within(spent, _stage_3(proof, arm)) for arm in proof.arms}
+    steps = {arm: each.steps_within(spent, _stage_3(proof, arm)) for arm, each in costs.items()}
+    compute = {
+        arm: {"steps": steps[arm], "flops": each.of(_stage_3(proof, arm, steps[arm]))}
+        for arm, each in costs.items()
+    }
+    if RASTER in proof.arms:
+        compute[RASTER] = _instead(proof, spent)
     runs = {(arm, seed): proof.out / f"{arm}-{seed}" for seed in proof.seeds for arm in proof.arms}
     jobs = [
-        _arm(proof, arm, steps[arm], seed, starts[seed], out) for (arm, seed), out in runs.items()
+        _rival(proof, compute[arm]["steps"], seed, out)
+        if arm == RASTER
+        else _arm(proof, arm, steps[arm], seed, starts[seed], out)
+        for (arm, seed), out in runs.items()
     ]
     run_all(jobs, proof.processes)
     every = {**{(START, seed): out for seed, out in starts.items()}, **runs}
-    compute = {
-        arm: {"steps": steps[arm], "flops": costs[arm].of(_stage_3(proof, arm, steps[arm]))}
-        for arm in proof.arms
-    }
     results = gather(every, compute)
     write_comparison(proof.out / "coevolution.json", proof, starts.values(), results)
     write_coevolution_page(proof.out, results)
@@ -166,6 +176,45 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
         ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
     ]
     return job_of(experiment, recipes, proof.resume)
+
+
+def raster_of(proof: Coevolution, steps: int, seed: int, out: Path) -> Experiment:
+    """The experiment of a seed without an orderer: as many patches as it would have tokens."""
+    config = proof.orderer_config()
+    side = isqrt(config.tokens)
+    fits = side**2 == config.tokens and config.image_size % side == 0
+    patch = config.image_size // side if fits else config.patch_size
+    ar = proof.ar
+    if ar.get("condition", "text") == "text":  # there is no text tower
+        ar = {**ar, "condition": "words"}
+    return variant(
+        proof,
+        out,
+        seed,
+        order={"order": RASTER, "patch_size": patch},
+        ar=ar,
+        train_ar=replace(proof.train_ar, steps=steps),
+    )
+
+
+def _instead(proof: Coevolution, spent: int) -> dict[str, int]:
+    """The steps that raster's AR model can do with the operations of three stages."""
+    begun = variant(proof, proof.out, proof.seed)
+    whole = costs_of(begun).total(proof.train_ar.steps) + spent
+    costs = costs_of(raster_of(proof, 1, proof.seed, proof.out))
+    steps = steps_within(whole, costs, RASTER)
+    return {"steps": steps, "flops": costs.total(steps)}
+
+
+def _rival(proof: Coevolution, steps: int, seed: int, out: Path) -> Job:
+    """Raster's only training, and its measures."""
+    recipes = [
+        (("fit_order",), out / "orderer" / RECORD),
+        (("write_tokens",), out / "held" / STORE),
+        (("train_ar",), out / "ar" / RECORD),
+        (_evaluation(proof, OF_RASTER), out / "evaluation.json"),
+    ]
+    return job_of(raster_of(proof, steps, seed, out), recipes, proof.resume)
 
 
 def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
@@ -222,6 +271,7 @@ def count(proof: Coevolution, begun: Path) -> dict[str, StepCosts]:
             waiting=_operations(proof, begun, replace(_stage_3(proof, arm), rewarm=1)),
         )
         for arm in proof.arms
+        if arm != RASTER
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from recipes.coevolution import FOLLOWED, NATS, OF_PAIR, RECALL, SAVED, gather, judged, tables
 from recipes.experiment import Evaluation, JointTraining
-from recipes.prove_coevolution import Coevolution, StepCosts
+from recipes.prove_coevolution import Coevolution, StepCosts, raster_of
 from recipes.rating import nats_at
 from recipes.training_record import write_record
 
@@ -87,6 +87,33 @@ def test_both_gain_where_every_interval_is_above_0(runs: Any) -> None:
 def test_one_seed_decides_nothing(runs: Any) -> None:
     first = {run: out for run, out in runs.items() if run[1] == 0}
     assert gather(first, COMPUTE)["verdict"]["joint"]["verdict"] == "no gain"
+
+
+def test_raster_is_shown_beside_what_it_can_do_and_decides_nothing(runs: Any) -> None:
+    before = gather(runs, COMPUTE)
+    for seed in range(3):
+        measured = found(0.4, 150, 0.3 + 0.1 * seed, psnr=2.0 + seed)
+        del measured["retrieval"], measured["probe"]
+        write(runs["start", seed].parent / f"raster-{seed}", measured)
+        runs["raster", seed] = runs["start", seed].parent / f"raster-{seed}"
+    after = gather(runs, COMPUTE)
+    assert (after["verdict"], after["psnr"]) == (before["verdict"], before["psnr"])
+    against = after["arms"]["joint"]["against"]["raster"]
+    assert against[FOLLOWED]["mean"] == pytest.approx(0.2 + 0.051)
+    assert RECALL not in against and NATS not in against
+    raster = after["arms"]["raster"]
+    assert raster["against"] == {} and RECALL not in raster["figures"]
+    shown = {table.columns[0]: table for table in tables(after)}["figures"]
+    rows = dict(zip((row[0] for row in shown.rows), (row[-1] for row in shown.rows), strict=True))
+    assert rows[RECALL] is None and rows[FOLLOWED] is not None
+
+
+def test_raster_has_as_many_patches_as_there_are_tokens(tmp_path: Path) -> None:
+    proof = Coevolution(orderer={"image_size": 36, "patch_size": 12, "tokens": 16})
+    raster = raster_of(proof, 7, 0, tmp_path).sequence_config()
+    assert (raster.tokens, raster.patch_size) == (16, 9)
+    odd = Coevolution(orderer={"image_size": 36, "patch_size": 12, "tokens": 6})
+    assert raster_of(odd, 7, 0, tmp_path).sequence_config().patch_size == 12
 
 
 GAINED = {"low": 0.01, "high": 0.02}
@@ -178,7 +205,7 @@ def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_
         "--config=recipes/configs/smoke.yaml",
         f"--out={tmp_path}",
         "--seeds=[0]",
-        "--arms=[frozen, apart, align]",
+        "--arms=[frozen, apart, align, raster]",
         "--processes=2",
         "--data.unseen=null",
         "--evaluation.scored=8",
@@ -190,10 +217,11 @@ def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_
     assert done.returncode == 0, done.stderr
     written = tmp_path / "coevolution.json"
     found = json.loads(written.read_text())["results"]
-    assert list(found["arms"]) == ["start", "frozen", "apart", "align"]
+    assert list(found["arms"]) == ["start", "frozen", "apart", "align", "raster"]
     assert list(found["verdict"]) == ["apart", "align"]
     assert found["compute"]["frozen"]["steps"] > found["compute"]["align"]["steps"] == 6
-    assert found["arms"]["align"]["against"].keys() == {"frozen", "apart"}
+    assert found["arms"]["align"]["against"].keys() == {"frozen", "apart", "raster"}
+    assert found["compute"]["raster"]["flops"] > found["compute"]["frozen"]["flops"]
     # The frozen orderer is the start's: so is a fresh AR model on its tokens.
     frozen, start = (found["arms"][arm]["figures"] for arm in ("frozen", "start"))
     assert frozen[NATS] == start[NATS] and frozen[RECALL] == start[RECALL]
