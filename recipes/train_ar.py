@@ -84,11 +84,12 @@ def main(experiment: Experiment) -> None:
         averages={"ar-average": average},
     )
     first, earlier = progress.restore(experiment.resume)
+    run = experiment.run("ar", settings, first, earlier)
+    draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
     if experiment.dry_run:
         return tell_plan(experiment, settings, progress, first, store)
 
-    with experiment.run("ar", settings, first, earlier) as run, progress.saver:
-        draw = experiment.data.draw(settings.batch_size, experiment.seed, run)
+    with run, progress.saver:
         batches = TokenBatches(store, **vars(draw))
         place = -1 if experiment.data.last_share >= 0.5 else 0
         validation = Validation(

@@ -83,13 +83,13 @@ def main(experiment: Experiment) -> None:
         averages=joint.averages,
     )
     first, earlier = progress.restore(experiment.resume)
+    run = experiment.run("joint", settings, first, earlier, ("loss", *SHOWN))
+    another = experiment.seed + 1  # than stage 1's order
+    draw = experiment.data.draw(settings.batch_size, another, run)
     if experiment.dry_run:
         return tell_plan(experiment, settings, progress, first, pairs)
 
-    shown = ("loss", *SHOWN)
-    with experiment.run("joint", settings, first, earlier, shown) as run, progress.saver:
-        another = experiment.seed + 1  # than stage 1's order
-        draw = experiment.data.draw(settings.batch_size, another, run)
+    with run, progress.saver:
         batches = experiment.data.batches(replayed, draw, processor)
         watch.start = run.mean(watch.start)
         if first == 0:

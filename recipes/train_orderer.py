@@ -101,12 +101,12 @@ def main(experiment: Experiment) -> None:
         },
     )
     first, earlier = progress.restore(experiment.resume)
+    run, parts = experiment.run("orderer", settings, first, earlier), settings.accumulate
+    draw = experiment.data.draw(settings.batch_size // parts, experiment.seed, run)
     if experiment.dry_run:
         return tell_plan(experiment, settings, progress, first, pairs)
 
-    with experiment.run("orderer", settings, first, earlier) as run, saver:
-        parts = settings.accumulate
-        draw = experiment.data.draw(settings.batch_size // parts, experiment.seed, run)
+    with run, saver:
         batches = experiment.data.batches(pairs, draw, processor)
         ahead = batches.ahead(first * parts, settings.steps * parts, experiment.data.workers)
         for step in range(first, settings.steps):

@@ -222,14 +222,14 @@ def test_a_slow_disk_of_one_process_is_no_stall(
 
     def slow(handle: int) -> None:
         if Path(f"/proc/self/fd/{handle}").readlink().name == PARTS[1]:
-            time.sleep(4)
+            time.sleep(2.5)
         fsync(handle)
 
     def work() -> None:
         monkeypatch.setattr(os, "fsync", slow)
         save(tmp_path / "saved", 1)
 
-    assert forked.finish(forked.start(work, 2, stall_seconds=2)) == [0, 0]
+    assert forked.finish(forked.start(work, 2, stall_seconds=1)) == [0, 0]
     assert load_latest(tmp_path / "saved") is not None
 
 

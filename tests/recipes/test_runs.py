@@ -175,3 +175,5 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(
     assert 10_000 < learning <= count
     assert " kB a process" in said["memory"] or " MB a process" in said["memory"]
     assert sorted(path.stat().st_mtime_ns for path in trained.out.rglob("*")) == before
+    with pytest.raises(ValueError, match="tracker must be installed"):
+        stage.main(replace(trained, dry_run=True, resume=True, tracker="aim"))
