@@ -1,10 +1,10 @@
 """From the runs of a proof of coevolution to figures, paired differences, a verdict and a page.
 
 Results: {"arms": {arm: {"figures": {measure: interval}, "against": {control: the same}}},
-"compute", "verdict": {arm: {"sides": {side: word}, "verdict": words}}, "psnr": dB at which rates
-are compared, "stopped": {run: why its stage 3 stopped itself}}. What stands against a control are
-differences, taken so that above 0 is better, and the share of its nats that an arm saves at equal
-error, see `recipes.rating.saved`.
+"compute", "verdict": {arm: {"sides": {side: word}, "verdict": words, "alone": {control: words}}},
+"psnr": dB at which rates are compared, "stopped": {run: why its stage 3 stopped itself}}. What
+stands against a control are differences, taken so that above 0 is better, and the share of its nats
+that an arm saves at equal error, see `recipes.rating.saved`.
 """
 
 import json
@@ -79,7 +79,7 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
         },
         "compute": dict(compute),
         "verdict": {
-            arm: judged([against[control] for control in CONTROLS if control in against])
+            arm: _judged_by_all({name: against[name] for name in CONTROLS if name in against})
             for arm, against in differences.items()
             if arm not in (START, FROZEN)
         },
@@ -209,6 +209,12 @@ def judged(against: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
     return {"measures": words, "sides": sides, "verdict": _verdict(list(sides.values()))}
 
 
+def _judged_by_all(against: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """The verdict, and what it would be by each control alone."""
+    alone = {control: judged([differences])["verdict"] for control, differences in against.items()}
+    return {**judged(list(against.values())), "alone": alone}
+
+
 def _word(difference: Mapping[str, Any]) -> str:
     if difference["low"] is None:
         return "undecided"
@@ -254,9 +260,14 @@ def tables(results: Results) -> list[Table]:
             if control in arms
         ),
         Table(
-            columns=("arm", *SIDES, "verdict"),
+            columns=("arm", *SIDES, "verdict", *(f"by {control} alone" for control in CONTROLS)),
             rows=[
-                (arm, *(found["sides"][side] for side in SIDES), found["verdict"])
+                (
+                    arm,
+                    *(found["sides"][side] for side in SIDES),
+                    found["verdict"],
+                    *(found["alone"].get(control) for control in CONTROLS),
+                )
                 for arm, found in results["verdict"].items()
             ],
         ),

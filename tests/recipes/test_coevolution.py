@@ -81,7 +81,8 @@ def test_nats_are_saved_at_equal_error_whatever_the_error_and_the_seed(runs: Any
 def test_both_gain_where_every_interval_is_above_0(runs: Any) -> None:
     results = gather(runs, COMPUTE)
     assert results["verdict"]["joint"]["verdict"] == "both gain"
-    assert tables(results)[-1].rows == [("joint", "gains", "gains", "both gain")]
+    row = ("joint", "gains", "gains", "both gain", "both gain", None)
+    assert tables(results)[-1].rows == [row]
 
 
 def test_one_seed_decides_nothing(runs: Any) -> None:
@@ -114,6 +115,14 @@ def test_raster_has_as_many_patches_as_there_are_tokens(tmp_path: Path) -> None:
     assert (raster.tokens, raster.patch_size) == (16, 9)
     odd = Coevolution(orderer={"image_size": 36, "patch_size": 12, "tokens": 6})
     assert raster_of(odd, 7, 0, tmp_path).sequence_config().patch_size == 12
+
+
+def test_each_control_is_also_asked_alone(runs: Any) -> None:
+    for seed in range(3):
+        runs["apart", seed] = runs["joint", seed]
+    found = gather(runs, COMPUTE)["verdict"]["joint"]
+    assert found["verdict"] == "no gain"
+    assert found["alone"] == {"frozen": "both gain", "apart": "no gain"}
 
 
 GAINED = {"low": 0.01, "high": 0.02}
