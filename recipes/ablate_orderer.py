@@ -23,10 +23,10 @@ from typing import Any
 
 from orderer.objectives import TEXT_TERMS
 from recipes.ablation import gather, tables, write_ablation_page
-from recipes.comparison import check_arms, tell, write_comparison
+from recipes.comparison import check_arms, runs_of, tell, write_comparison
 from recipes.engine.cli import run as start
 from recipes.experiment import Experiment
-from recipes.variants import run_variants, variant
+from recipes.variants import train_and_measure, variant
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "ours": {},
@@ -38,6 +38,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What each arm changes of the experiment."""
+TASKS = ("retrieval", "reconstruction", "probe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +55,9 @@ class Ablation(Experiment):
 
 def main(ablation: Ablation) -> None:
     """Run every arm with every seed, gather, write."""
-    runs = {
-        (arm, seed): ablation.out / f"{arm}-{seed}"
-        for seed in ablation.seeds
-        for arm in ablation.arms
-    }
-    variants = {out.name: of_arm(ablation, arm, seed, out) for (arm, seed), out in runs.items()}
-    tasks = ("retrieval", "reconstruction", "probe")
-    if exit_code := run_variants(variants, tasks, ablation.processes, ablation.resume):
-        raise SystemExit(exit_code)
+    runs = runs_of(ablation.out, ablation.arms, ablation.seeds)
+    experiments = [of_arm(ablation, arm, seed, out) for (arm, seed), out in runs.items()]
+    train_and_measure(experiments, TASKS, ablation.processes, ablation.resume)
     results = gather(runs)
     write_comparison(ablation.out / "ablation.json", ablation, runs.values(), results)
     write_ablation_page(ablation.out, results)

@@ -27,32 +27,33 @@ side by side; `--resume` keeps what is done.
 """
 
 import shutil
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ar import ARModel
 from data import TokenBatches, TokenStore
-from data.batches import Draw
+from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
-from recipes.comparison import check_arms, check_unguided, tell, write_comparison
+from recipes.comparison import (
+    check_arms,
+    check_measured,
+    check_unguided,
+    guided,
+    runs_of,
+    tell,
+    write_comparison,
+)
 from recipes.compute import equal_steps, step_flops
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
-from recipes.engine.settings import plain_settings
-from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment, Task
-from recipes.feature_space import check_apart
-from recipes.fidelity import check_enough, check_fidelity
 from recipes.heads_report import gather, tables, write_heads_page
-from recipes.judging import check_judge
-from recipes.variants import run_variants, variant
+from recipes.training_record import RECORD
+from recipes.variants import job_of, run_all, train_and_measure, variant
 
 DEFAULT = "flow"
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -100,7 +101,7 @@ class Comparison(Experiment):
 
 def main(comparison: Comparison) -> None:
     """Make tokens, share the operations out, run every arm with every seed, gather, write."""
-    check(comparison)
+    check_measured(comparison, TASKS)
     tokens = comparison.tokens_from or comparison.out / "shared"
     if comparison.tokens_from is None:
         write_shared(comparison, tokens)
@@ -108,22 +109,16 @@ def main(comparison: Comparison) -> None:
     steps = equal_steps(
         {arm: cost["step"] for arm, cost in costs.items()}, comparison.train_ar.steps, DEFAULT
     )
-    runs = {
-        (arm, seed): comparison.out / f"{arm}-{seed}"
-        for seed in comparison.seeds
-        for arm in comparison.arms
-    }
+    runs = runs_of(comparison.out, comparison.arms, comparison.seeds)
     for (arm, _), out in runs.items():
         link_shared(tokens, out)
         print(f"{out.name}: {steps[arm]:,} steps of {costs[arm]['step'] / 1e9:.3f} GFLOP")
-    variants = {
-        out.name: of_arm(comparison, arm, steps[arm], seed, out)
-        for (arm, seed), out in runs.items()
-    }
-    if exit_code := run_variants(
-        variants, TASKS, comparison.processes, comparison.resume, training="train_ar"
-    ):
-        raise SystemExit(exit_code)
+    experiments = [
+        of_arm(comparison, arm, steps[arm], seed, out) for (arm, seed), out in runs.items()
+    ]
+    train_and_measure(
+        experiments, TASKS, comparison.processes, comparison.resume, training="train_ar"
+    )
     compute = {arm: {"steps": steps[arm], "flops": costs[arm]} for arm in comparison.arms}
     results = gather(runs, compute)
     write_comparison(comparison.out / "heads.json", comparison, runs.values(), results)
@@ -131,32 +126,14 @@ def main(comparison: Comparison) -> None:
     tell(tables(results), comparison.out / "heads.html")
 
 
-def check(comparison: Comparison) -> None:
-    """Refuse now what evaluation would refuse after the trainings."""
-    measured = replace(comparison, evaluation=replace(comparison.evaluation, tasks=TASKS))
-    check_judge(measured)
-    check_fidelity(measured)
-    config = comparison.orderer_config()
-    check_apart(measured.evaluation.features, config)
-    check_enough(measured, comparison.data.open_unseen(config.image_size))
-
-
 def write_shared(comparison: Comparison, out: Path) -> None:
     """Train the one orderer and write its tokens, where that is not done."""
-    if comparison.resume and (out / "tokens").is_dir():
-        return
+    recipes = [
+        (("train_orderer",), out / "orderer" / RECORD),
+        (("write_tokens",), out / "held" / STORE),
+    ]
     experiment = variant(comparison, out, comparison.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    settings = out / "experiment.yaml"
-    settings.write_text(yaml.safe_dump(plain_settings(experiment)))
-    config = ("--config", str(settings))
-    again = ("--resume",) if comparison.resume and (out / "checkpoints").is_dir() else ()
-    stages: deque[Sequence[str]] = deque(
-        [("train_orderer", *config, *again), ("write_tokens", *config)]
-    )
-    job = Job(name="orderer and tokens", log=out / "output.txt", recipes=stages)
-    if exit_code := run_side_by_side([job], at_once=1):
-        raise SystemExit(exit_code)
+    run_all([job_of(experiment, recipes, comparison.resume)], at_once=1)
 
 
 def link_shared(tokens: Path, out: Path) -> None:
@@ -175,7 +152,6 @@ def link_shared(tokens: Path, out: Path) -> None:
 
 def of_arm(comparison: Comparison, arm: str, steps: int, seed: int, out: Path) -> Experiment:
     """The experiment of one arm and seed."""
-    others = tuple(scale for scale in comparison.guidance_scales if scale != 1.0)
     return variant(
         comparison,
         out,
@@ -183,7 +159,7 @@ def of_arm(comparison: Comparison, arm: str, steps: int, seed: int, out: Path) -
         ar={**comparison.ar, **ARMS[arm]},
         train_ar=replace(comparison.train_ar, steps=steps),
         sampling=replace(comparison.sampling, guidance_scale=1.0),
-        evaluation=replace(comparison.evaluation, guidance_scales=others),
+        evaluation=guided(comparison.evaluation, comparison.guidance_scales),
     )
 
 
@@ -195,14 +171,8 @@ def count(comparison: Comparison, folder: Path) -> dict[str, dict[str, int]]:
     orderer = Orderer.from_pretrained(folder / "orderer").eval()
     processor = OrdererProcessor.from_pretrained(folder / "orderer")
     store = TokenStore.open(folder / "tokens")
-    settings, data = comparison.train_ar, comparison.data
-    draw = Draw(
-        batch_size=settings.batch_size,
-        seed=comparison.seed,
-        weights=data.weights,
-        last_share=data.last_share,
-        length_power=data.length_power,
-    )
+    settings = comparison.train_ar
+    draw = comparison.data.draw(settings.batch_size, comparison.seed)
     batch = TokenBatches(store, **vars(draw)).at(0)
     costs = {}
     for arm in dict.fromkeys((DEFAULT, *comparison.arms)):

@@ -35,13 +35,18 @@ from typing import Any, get_args
 from data.tokens import STORE
 from orderer.objectives import TEXT_TERMS
 from orderer.sequences.config import Order
-from recipes.comparison import check_arms, check_unguided, tell, write_comparison
+from recipes.comparison import (
+    check_arms,
+    check_measured,
+    check_unguided,
+    guided,
+    runs_of,
+    tell,
+    write_comparison,
+)
 from recipes.engine.cli import run as start
 from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, Task
-from recipes.feature_space import check_apart
-from recipes.fidelity import check_enough, check_fidelity
-from recipes.judging import check_judge
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import gather, tables, write_orders_page
@@ -100,11 +105,7 @@ def main(laboratory: Laboratory) -> None:
     steps = {arm: steps_within(total, costs[arm], arm) for arm in laboratory.arms}
     for arm, number in steps.items():
         print(f"{arm}: {number:,} steps of {costs[arm].step / 1e9:.2f} GFLOP", flush=True)
-    runs = {
-        (arm, seed): laboratory.out / f"{arm}-{seed}"
-        for seed in laboratory.seeds
-        for arm in laboratory.arms
-    }
+    runs = runs_of(laboratory.out, laboratory.arms, laboratory.seeds)
     experiments = {
         (arm, seed): of_arm(laboratory, arm, steps[arm], seed, out)
         for (arm, seed), out in runs.items()
@@ -124,12 +125,8 @@ def main(laboratory: Laboratory) -> None:
 
 def check(laboratory: Laboratory) -> None:
     """Refuse now what evaluation would refuse after the trainings."""
-    measured = replace(laboratory, evaluation=replace(laboratory.evaluation, tasks=TASKS))
-    check_judge(measured)
-    check_fidelity(measured)
+    check_measured(laboratory, TASKS)
     config = laboratory.orderer_config()
-    check_apart(laboratory.evaluation.features, config)
-    check_enough(measured, laboratory.data.open_unseen(config.image_size))
     for arm in laboratory.arms:
         experiment = of_arm(laboratory, arm, 1, 0, laboratory.out)
         sequence = experiment.sequence_config() if experiment.order else config
@@ -144,7 +141,6 @@ def check(laboratory: Laboratory) -> None:
 def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -> Experiment:
     """The experiment of one arm and seed."""
     changes, training = ARMS[arm], laboratory.train_orderer
-    others = tuple(scale for scale in laboratory.guidance_scales if scale != 1.0)
     objectives = replace(training.objectives, **changes.get("objectives", {}))
     return variant(
         laboratory,
@@ -156,7 +152,7 @@ def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -
         train_orderer=replace(training, objectives=objectives),
         train_ar=replace(laboratory.train_ar, steps=steps),
         sampling=replace(laboratory.sampling, guidance_scale=1.0),
-        evaluation=replace(laboratory.evaluation, guidance_scales=others),
+        evaluation=guided(laboratory.evaluation, laboratory.guidance_scales),
     )
 
 

@@ -1,6 +1,7 @@
 """What recipes that compare many runs have in common: arms and seeds, a result file, an ending."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -8,6 +9,10 @@ from recipes.engine.page import Table, markdown_table
 from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
+from recipes.experiment import Evaluation, Experiment, Task
+from recipes.feature_space import check_apart
+from recipes.fidelity import check_enough, check_fidelity
+from recipes.judging import check_judge
 from recipes.protocol import shared_protocol
 
 Arm = TypeVar("Arm")
@@ -29,8 +34,19 @@ def check_arms(arms: Sequence[str], known: Collection[str], seeds: Sequence[int]
     for arm in arms:
         if arm not in known:
             raise ValueError(f"arms must be among {', '.join(known)}, got {arm!r}")
-    if not arms or not seeds:
-        raise ValueError("a comparison needs at least one arm and one seed, got none")
+    if not arms:
+        raise ValueError("arms must hold at least one, got none")
+    check_seeds(seeds)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse to run with no seed.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not seeds:
+        raise ValueError("seeds must hold at least one, got none")
 
 
 def check_unguided(guidance_scales: Sequence[float]) -> None:
@@ -44,6 +60,30 @@ def check_unguided(guidance_scales: Sequence[float]) -> None:
             "guidance_scales must hold 1.0, which is unguided, got "
             f"{', '.join(map(str, guidance_scales))}"
         )
+
+
+def check_measured(experiment: Experiment, tasks: Sequence[Task]) -> None:
+    """Refuse now what evaluation would refuse after the trainings.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    measured = replace(experiment, evaluation=replace(experiment.evaluation, tasks=tuple(tasks)))
+    check_judge(measured)
+    check_fidelity(measured)
+    config = experiment.orderer_config()
+    check_apart(experiment.evaluation.features, config)
+    check_enough(measured, experiment.data.open_unseen(config.image_size))
+
+
+def runs_of(out: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> dict[tuple[Arm, int], Path]:
+    """The folder of each run, all arms of the first seed first."""
+    return {(arm, seed): out / f"{arm}-{seed}" for seed in seeds for arm in arms}
+
+
+def guided(evaluation: Evaluation, scales: Sequence[float]) -> Evaluation:
+    """An evaluation that generates with all of some scales, besides without guidance."""
+    return replace(evaluation, guidance_scales=tuple(scale for scale in scales if scale != 1.0))
 
 
 def write_comparison(path: Path, settings: Compared, runs: Iterable[Path], results: Any) -> None:

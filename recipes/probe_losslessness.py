@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orderer import complete_settings
+from recipes.comparison import check_seeds
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
 from recipes.engine.result_kinds import write_result
@@ -26,7 +27,9 @@ from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.losslessness import gather, table, write_losslessness_page
 from recipes.reading import pixels_read
-from recipes.variants import run_variants, variant
+from recipes.variants import train_and_measure, variant
+
+TASKS = ("reconstruction", "strings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,9 @@ class Losslessness(Experiment):
             raise ValueError(
                 f"data.source must be strings, which are read, got {', '.join(self.data.source)}"
             )
-        if not self.tokens or not self.seeds:
-            raise ValueError("a probe needs at least one number of tokens and one seed, got none")
+        check_seeds(self.seeds)
+        if not self.tokens:
+            raise ValueError("tokens must hold at least one number, got none")
         if "tokens" in self.orderer:
             raise ValueError(
                 f"orderer.tokens is what the runs differ in, got {self.orderer['tokens']!r}"
@@ -60,12 +64,8 @@ def main(probe: Losslessness) -> None:
         for seed in probe.seeds
         for length in probe.tokens
     }
-    variants = {
-        out.name: of_length(probe, length, seed, out) for (length, seed), out in runs.items()
-    }
-    tasks = ("reconstruction", "strings")
-    if exit_code := run_variants(variants, tasks, probe.processes, probe.resume):
-        raise SystemExit(exit_code)
+    experiments = [of_length(probe, length, seed, out) for (length, seed), out in runs.items()]
+    train_and_measure(experiments, TASKS, probe.processes, probe.resume)
     results = gather(runs, {seed: ceiling(probe, seed) for seed in probe.seeds})
     about = {"config": plain_settings(probe), "seeds": list(probe.seeds), **provenance()}
     write_result(probe.out / "losslessness.json", "losslessness", {"results": results, **about})

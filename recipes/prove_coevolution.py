@@ -40,16 +40,14 @@ from ar import ARModel
 from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
 from recipes.coevolution import FROZEN, RASTER, START, gather, tables, write_coevolution_page
-from recipes.comparison import check_arms, tell, write_comparison
+from recipes.comparison import check_arms, check_measured, runs_of, tell, write_comparison
 from recipes.compute import flops_of
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.side_by_side import Job
 from recipes.experiment import Experiment, JointTraining, Task
-from recipes.feature_space import check_apart
-from recipes.fidelity import can_see, check_enough
+from recipes.fidelity import can_see
 from recipes.joining import Joint
-from recipes.judging import check_judge
 from recipes.order_costs import costs_of, steps_within
 from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, variant
@@ -101,7 +99,7 @@ class Coevolution(Experiment):
 
 def main(proof: Coevolution) -> None:
     """Train stages 1 and 2, share the operations out, run every arm, measure, gather, write."""
-    check(proof)
+    check_measured(proof, ("generation", *_distances(proof)))
     starts = {seed: proof.out / f"{START}-{seed}" for seed in proof.seeds}
     run_all([_beginning(proof, seed, out) for seed, out in starts.items()], proof.processes)
     costs = count(proof, starts[proof.seeds[0]])
@@ -114,7 +112,7 @@ def main(proof: Coevolution) -> None:
     }
     if RASTER in proof.arms:
         compute[RASTER] = _instead(proof, spent)
-    runs = {(arm, seed): proof.out / f"{arm}-{seed}" for seed in proof.seeds for arm in proof.arms}
+    runs = runs_of(proof.out, proof.arms, proof.seeds)
     jobs = [
         _rival(proof, compute[arm]["steps"], seed, out)
         if arm == RASTER
@@ -127,16 +125,6 @@ def main(proof: Coevolution) -> None:
     write_comparison(proof.out / "coevolution.json", proof, starts.values(), results)
     write_coevolution_page(proof.out, results)
     tell(tables(results), proof.out / "coevolution.html")
-
-
-def check(proof: Coevolution) -> None:
-    """Refuse now what evaluation would refuse after the trainings."""
-    tasks: tuple[Task, ...] = ("generation", *_distances(proof))
-    measured = replace(proof, evaluation=replace(proof.evaluation, tasks=tasks))
-    check_judge(measured)
-    config = proof.orderer_config()
-    check_apart(proof.evaluation.features, config)
-    check_enough(measured, proof.data.open_unseen(config.image_size))
 
 
 def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:

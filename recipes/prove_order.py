@@ -20,12 +20,14 @@ import torch
 
 from data.scenes import NAMED_AT
 from orderer.evaluation import rank_correlation
-from recipes.comparison import write_comparison
+from recipes.comparison import check_seeds, runs_of, write_comparison
 from recipes.engine import pictures
 from recipes.engine.cli import run as start
 from recipes.engine.page import Table, markdown_table
 from recipes.experiment import Experiment
-from recipes.variants import run_variants, variant
+from recipes.variants import train_and_measure, variant
+
+TASKS = ("retrieval", "reconstruction", "factors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +38,14 @@ class Policies(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.seeds:
-            raise ValueError("seeds must hold at least one, got none")
+        check_seeds(self.seeds)
 
 
 def main(policies: Policies) -> None:
     """Train with each policy and seed, compare, write."""
-    runs = {
-        (policy, seed): policies.out / f"{policy}-{seed}"
-        for seed in policies.seeds
-        for policy in NAMED_AT
-    }
-    variants = {
-        out.name: of_policy(policies, policy, seed, out) for (policy, seed), out in runs.items()
-    }
-    tasks = ("retrieval", "reconstruction", "factors")
-    if exit_code := run_variants(variants, tasks, policies.processes, policies.resume):
-        raise SystemExit(exit_code)
+    runs = runs_of(policies.out, list(NAMED_AT), policies.seeds)
+    experiments = [of_policy(policies, policy, seed, out) for (policy, seed), out in runs.items()]
+    train_and_measure(experiments, TASKS, policies.processes, policies.resume)
     found = {policy: followed(policy, runs) for policy in NAMED_AT}
     write_comparison(policies.out / "order.json", policies, runs.values(), found)
     pictures.followed_order(

@@ -1,7 +1,7 @@
 """Variants of an experiment: each trained and measured by programs of its own, side by side."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,10 @@ from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment
 from recipes.judging import judges_of
+from recipes.training_record import RECORD
+
+LEAVES = {"train_orderer": "orderer", "train_ar": "ar"}
+"""Training to the folder of its model."""
 
 
 def variant(experiment: Experiment, out: Path, seed: int, **changes: Any) -> Experiment:
@@ -27,43 +31,35 @@ def variant(experiment: Experiment, out: Path, seed: int, **changes: Any) -> Exp
     return replace(changed, evaluation=judged)
 
 
-def run_variants(
-    variants: Mapping[str, Experiment],
+def train_and_measure(
+    experiments: Iterable[Experiment],
     tasks: Sequence[str],
     at_once: int,
     resume: bool,
     training: str = "train_orderer",
-) -> int:
-    """Train and measure each; with `resume`, those that are measured already are left alone.
+) -> None:
+    """Run one training of each experiment, and measure what it leaves.
 
     Args:
-        variants: name to what is to run.
+        experiments: each with a folder of its own.
         tasks: to measure.
         at_once: that run side by side.
         resume: whether to keep what is done.
         training: the recipe that trains.
 
-    Returns:
-        The exit code, see `run_side_by_side`.
-
     Raises:
+        SystemExit: with the exit code of one that failed.
         ValueError: if one was begun with other settings than it would have now.
     """
-    todo = []
-    for name, experiment in variants.items():
-        wanted = yaml.safe_dump(plain_settings(experiment))
-        settings = experiment.out / "experiment.yaml"
-        _check_begun(settings, wanted)
-        if resume and (experiment.out / "evaluation.json").is_file():
-            continue
-        replace_file(settings, wanted.encode())
-        again = ("--resume",) if resume and (experiment.out / "checkpoints").is_dir() else ()
-        config = ("--config", str(settings))
-        recipes: deque[Sequence[str]] = deque(
-            [(training, *config, *again), ("evaluate", *tasks, *config)]
-        )
-        todo.append(Job(name=name, log=experiment.out / "output.txt", recipes=recipes))
-    return run_side_by_side(todo, at_once)
+    jobs = []
+    for experiment in experiments:
+        out = experiment.out
+        recipes = [
+            ((training,), out / LEAVES[training] / RECORD),
+            (("evaluate", *tasks), out / "evaluation.json"),
+        ]
+        jobs.append(job_of(experiment, recipes, resume))
+    run_all(jobs, at_once)
 
 
 def job_of(

@@ -11,14 +11,15 @@ from scipy import stats
 
 from orderer import Objectives
 from orderer.objectives import TEXT_TERMS
-from recipes.ablate_orderer import ARMS, Ablation, of_arm
+from recipes.ablate_orderer import ARMS, TASKS, Ablation, of_arm
 from recipes.ablation import gather, tables, wanted, write_ablation_page
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment, OrdererTraining
 from recipes.intervals import interval
 from recipes.prove_order import Policies
-from recipes.variants import run_variants, variant
+from recipes.training_record import RECORD
+from recipes.variants import train_and_measure, variant
 
 CONFIGS = Path(__file__).parents[2] / "recipes/configs/ablation"
 
@@ -115,8 +116,8 @@ def test_arms_differ_in_nothing_but_what_they_are_named_after(tmp_path: Path) ->
             {"arms": ("other",)},
             "arms must be among ours, no_text, last_only, unordered, got 'other'",
         ),
-        ({"arms": ()}, "at least one arm and one seed"),
-        ({"seeds": ()}, "at least one arm and one seed"),
+        ({"arms": ()}, "arms must hold at least one, got none"),
+        ({"seeds": ()}, "seeds must hold at least one, got none"),
     ],
 )
 def test_an_ablation_of_nothing_is_refused(settings: Any, sentence: str) -> None:
@@ -166,8 +167,12 @@ def test_what_was_measured_with_other_settings_is_not_taken_for_ones_own(
     (experiment.out / "evaluation.json").write_text("{}")
     settings = yaml.safe_dump(plain_settings(experiment))
     (experiment.out / "experiment.yaml").write_text(settings)
-    assert run_variants({"ours-0": experiment}, (), at_once=1, resume=True) == 0
+    (experiment.out / "orderer").mkdir()
+    (experiment.out / "orderer" / RECORD).write_text("{}")
+    before = sorted(each.name for each in experiment.out.iterdir())
+    train_and_measure([experiment], TASKS, at_once=1, resume=True)  # starts no program
+    assert sorted(each.name for each in experiment.out.iterdir()) == before
     other = variant(experiment, experiment.out, seed=1)
     with pytest.raises(ValueError, match="ours-0 was begun with other settings"):
-        run_variants({"ours-0": other}, (), at_once=1, resume=resume)
+        train_and_measure([other], TASKS, at_once=1, resume=resume)
     assert (experiment.out / "experiment.yaml").read_text() == settings

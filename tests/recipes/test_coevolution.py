@@ -179,7 +179,7 @@ def test_runs_without_a_common_error_are_refused(runs: Any) -> None:
         ({"arms": ("frozen", "rate")}, "arms must hold align, got frozen, rate"),
         ({"arms": ("frozen", "other")}, "arms must be among .*, got 'other'"),
         ({"evaluation": Evaluation(judge="retrieval")}, "must be apart from every arm"),
-        ({"seeds": ()}, "needs at least one arm and one seed, got none"),
+        ({"seeds": ()}, "seeds must hold at least one, got none"),
         ({"ar": {"head": "energy"}}, "a rate needs a head among .*, got energy"),
         ({"train_joint": JointTraining(route="full")}, "must be among align, .*, got full"),
     ],

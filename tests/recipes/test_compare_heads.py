@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recipes import compare_heads, evaluate, train_ar
+from recipes import compare_heads
 from recipes.compare_heads import ARMS, Comparison, count, link_shared, of_arm
 from recipes.engine.cli import run as start
 from recipes.experiment import ARTraining, Experiment
@@ -129,7 +129,7 @@ def test_arms_differ_in_their_heads_and_steps_alone(tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({"arms": ("other",)}, "arms must be among flow, .*, in_trunk, got 'other'"),
-        ({"arms": ()}, "at least one arm and one seed"),
+        ({"arms": ()}, "arms must hold at least one, got none"),
         ({"guidance_scales": (1.5, 2.0)}, "must hold 1.0, which is unguided, got 1.5, 2.0"),
         ({"ar": {"head": "flow"}}, "ar.head is what the arms differ in, got 'flow'"),
         ({"train_ar": ARTraining(caption_weight=0.1)}, "caption_weight must be 0, got 0.1"),
@@ -180,21 +180,8 @@ def test_the_default_is_counted_and_gets_all_its_steps(trained: Experiment, tmp_
 
 @pytest.mark.long
 def test_a_whole_comparison_trains_measures_and_writes(
-    trained: Experiment,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    trained: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run_here(variants: Mapping[str, Experiment], tasks: Any, *_: Any, training: str) -> int:
-        assert training == "train_ar"
-        for experiment in variants.values():
-            train_ar.main(experiment)
-            evaluate.main(
-                replace(experiment, evaluation=replace(experiment.evaluation, tasks=tasks))
-            )
-        return 0
-
-    monkeypatch.setattr(compare_heads, "run_variants", run_here)
     comparison = comparison_on(trained, tmp_path)
     compare_heads.main(comparison)
     found = json.loads((tmp_path / "heads.json").read_text())["results"]["arms"]
@@ -234,6 +221,8 @@ def test_programs_of_their_own_do_the_same_and_go_on(
     done = program(*arguments, "--resume=true")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "heads.json").read_text())["results"] == first
+    done = program(*arguments, "--resume=true", "--orderer.token_dim=6")
+    assert done.returncode == 2 and "shared was begun with other settings" in done.stderr
 
 
 def test_too_few_images_are_refused_before_anything_is_trained(

@@ -246,7 +246,7 @@ def test_arms_differ_in_their_order_alone(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ({"arms": ("zigzag",)}, "arms must be among .*, got 'zigzag'"),
-        ({"seeds": ()}, "at least one arm and one seed"),
+        ({"seeds": ()}, "seeds must hold at least one, got none"),
         ({"guidance_scales": (2.0,)}, "guidance_scales must hold 1.0"),
         ({"order": {"order": "raster"}}, "are what the arms differ in"),
     ],

@@ -32,7 +32,7 @@ def test_the_first_seed_of_each_arm_stands_for_it() -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ValueError, match="arms must be among a, b, got 'c'"):
         check_arms(["a", "c"], ("a", "b"), [0])
-    with pytest.raises(ValueError, match="at least one arm and one seed"):
+    with pytest.raises(ValueError, match="seeds must hold at least one, got none"):
         check_arms(["a"], ("a",), [])
     with pytest.raises(ValueError, match=r"guidance_scales must hold 1\.0, .* got 2\.0, 3\.0"):
         check_unguided([2.0, 3.0])

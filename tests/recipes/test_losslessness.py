@@ -108,7 +108,7 @@ def test_runs_differ_in_nothing_but_length_and_seed(probe: Losslessness, tmp_pat
     ("settings", "sentence"),
     [
         ({"data": DataSettings()}, "data.source must be strings, which are read, got scenes"),
-        ({"data": STRINGS, "tokens": ()}, "at least one number of tokens and one seed, got none"),
+        ({"data": STRINGS, "tokens": ()}, "tokens must hold at least one number, got none"),
         ({"data": STRINGS, "orderer": {"tokens": 3}}, "orderer.tokens is what the runs differ in"),
     ],
 )
