@@ -14,8 +14,17 @@ from statistics import mean
 from typing import Any
 
 from recipes.engine.page import Cell, Section, Table, write_page
-from recipes.intervals import cell, interval
-from recipes.rating import Curve, nats_at, saved
+from recipes.intervals import cell
+from recipes.paired import (
+    COMPARED_AT,
+    Curves,
+    Values,
+    common_psnr,
+    differences,
+    figures,
+    saved_nats,
+)
+from recipes.rating import nats_at
 from recipes.training_record import read_record
 
 Results = Mapping[str, Any]
@@ -40,8 +49,6 @@ SIDES: Mapping[str, tuple[str, ...]] = {
     "the AR model": (SAVED, FOLLOWED, OF_PAIR),
 }
 """By what each side is judged; no measure is a loss that stage 3 made small."""
-COMPARED_AT = "0.12"
-"""The noise at which the worst rebuilt run sets the error."""
 MARGIN = 0.01
 """Most that a side may lose and still count as kept: shares of 1."""
 
@@ -50,23 +57,18 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     """Read what was measured of every arm and seed, and compare with the controls."""
     found = {run: _measured(*run, out) for run, out in runs.items()}
     curves = {run: fresh["rate"]["at_noise"] for run, (_, fresh) in found.items()}
-    level = _level([curve for (arm, _), curve in curves.items() if arm != RASTER])
+    least, level = common_psnr([curve for (arm, _), curve in curves.items() if arm != RASTER])
+    if least > level:
+        raise ValueError(
+            f"rates cannot be compared: one run stays above {least:.2f} dB in any noise, another "
+            f"falls to {level:.2f} dB in that of {COMPARED_AT}"
+        )
     values = {run: dict(_figures(*models, level)) for run, models in found.items()}
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
-    figures = {
+    against = {
         arm: {
-            measure: interval([values[arm, seed][measure] for seed in seeds])
-            for measure in values[arm, seeds[0]]
-        }
-        for arm in arms
-    }
-    differences = {
-        arm: {
-            control: {
-                **_differences(values, arm, control, seeds),
-                **_saved(curves, arm, control, seeds),
-            }
+            control: _against(values, curves, arm, control, seeds)
             for control in RIVALS
             if control in arms and arm not in (control, START)
         }
@@ -75,12 +77,13 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "arms": {
-            arm: {"figures": figures[arm], "against": differences.get(arm, {})} for arm in arms
+            arm: {"figures": figures(values, arm, seeds), "against": against.get(arm, {})}
+            for arm in arms
         },
         "compute": dict(compute),
         "verdict": {
-            arm: _judged_by_all({name: against[name] for name in CONTROLS if name in against})
-            for arm, against in differences.items()
+            arm: _judged_by_all({name: of[name] for name in CONTROLS if name in of})
+            for arm, of in against.items()
             if arm not in (START, FROZEN)
         },
         "psnr": level,
@@ -101,48 +104,12 @@ def _stops(results: Results) -> str:
     return "; ".join(f"{run}: {why}" for run, why in results["stopped"].items())
 
 
-def _differences(
-    values: Mapping[tuple[str, int], Mapping[str, float]],
-    arm: str,
-    control: str,
-    seeds: Sequence[int],
+def _against(
+    values: Values, curves: Curves, arm: str, control: str, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """By how much an arm is better than a control, paired by seed."""
-    return {
-        measure: interval(
-            [
-                _better(measure) * (values[arm, seed][measure] - values[control, seed][measure])
-                for seed in seeds
-            ]
-        )
-        for measure in values[arm, seeds[0]]
-        if measure in values[control, seeds[0]]
-    }
-
-
-def _saved(
-    curves: Mapping[tuple[str, int], Curve], arm: str, control: str, seeds: Sequence[int]
-) -> dict[str, Any]:
-    """The share of a control's nats that an arm saves, if all seeds reach a common error."""
-    shares = [saved(curves[arm, seed], curves[control, seed]) for seed in seeds]
-    known = [share for share in shares if share is not None]
-    return {SAVED: interval(known)} if len(known) == len(shares) else {}
-
-
-def _level(curves: Sequence[Mapping[str, Mapping[str, float]]]) -> float:
-    """A PSNR that all reach, at which rates are compared.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    level = min(curve[COMPARED_AT]["psnr"] for curve in curves)
-    worst = max(min(at["psnr"] for at in curve.values()) for curve in curves)
-    if worst > level:
-        raise ValueError(
-            f"rates cannot be compared: one run stays above {worst:.2f} dB in any noise, another "
-            f"falls to {level:.2f} dB in that of {COMPARED_AT}"
-        )
-    return level
+    found = differences(values, arm, control, seeds, _better)
+    share = saved_nats(curves, arm, control, seeds)
+    return found if share is None else {**found, SAVED: share}
 
 
 def _measured(arm: str, seed: int, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:

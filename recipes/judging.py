@@ -71,7 +71,7 @@ def make_judge(
         case "classes":
             return _class_judge(experiment, pairs, captions)
         case "words":
-            return _word_judge(experiment, pairs, len(captions))
+            return _word_judge(experiment, pairs, captions)
         case "retrieval":
             return _retrieval_judge(captions, orderer, processor)
 
@@ -154,7 +154,7 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
     )
 
 
-def _word_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
+def _word_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -> Judge:
     train = _training_pairs(experiment, pairs)
     words = common_words(train.captions)
     tags, steps = tags_of(train.captions, words), experiment.evaluation.judge_steps
@@ -164,11 +164,11 @@ def _word_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
         train=partial(train_tagger, train.images, tags, steps=steps, seed=SEED),
         on=("words", train.images, tags, steps, SEED),
     )
-    wanted = tags_of(pairs.captions[:number], words)
+    wanted = tags_of([[caption] for caption in captions], words)
     about = (
         f"a small network trained on {len(train)} real images says which of {len(words)} words fit "
-        "an image; words: how high it ranks the images in whose captions a word is, mean average "
-        "precision"
+        "an image; words: how high it ranks the images whose one caption, from which they are "
+        "drawn, has a word, mean average precision"
     )
     return Judge(
         about=about,

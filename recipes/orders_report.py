@@ -15,14 +15,26 @@ from typing import Any
 from recipes.comparison import first_runs
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
-from recipes.intervals import cell, interval
-from recipes.rating import Curve, nats_at, saved
+from recipes.intervals import cell
+from recipes.paired import (
+    Curves,
+    Values,
+    chosen,
+    common_psnr,
+    differences,
+    figures,
+    saved_nats,
+)
+from recipes.rating import Curve, nats_at
 
 Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
 
 RASTER, LEARNED, NOISE = "raster", "learned", "noise"
-NATS, LIKELIHOOD, FRECHET, KERNEL = "nats", "log-likelihood", "Fréchet", "kernel"
+NATS, LIKELIHOOD = "nats", "log-likelihood"
+FRECHET, KERNEL, FOLLOWED = "Fréchet", "kernel", "followed"
+UNGUIDED = "1"
+"""The guidance scale that leaves the model as it is."""
 LOWER_IS_BETTER = (
     NATS,
     FRECHET,
@@ -52,12 +64,10 @@ SAME_TOKENS = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled", "ra
 """Arms whose tokens are the same patches: their likelihoods differ by the order alone."""
 SAVED = "nats saved at any error"
 """As a share of raster's."""
-COMPARED_AT = "0.12"
-"""The noise at which the worst rebuilt run sets the error."""
 CLAIMS: Mapping[str, str] = {
     NATS: "likelihood at matched error",
     f"{FRECHET}, best guidance": "Fréchet distance",
-    "followed, best guidance": "captions followed",
+    f"{FOLLOWED}, best guidance": "captions followed",
     "trunk": "understanding: linear probes of the trunk",
 }
 """What the learned order is to do better than raster, by measure."""
@@ -67,24 +77,29 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     """Read what was measured of every arm and seed, and compare with raster where it ran."""
     measured = {run: json.loads((out / "evaluation.json").read_text()) for run, out in runs.items()}
     found = {run: each["results"]["separate"] for run, each in measured.items()}
-    level = _level([each["rate"]["at_noise"] for (arm, _), each in found.items() if arm != NOISE])
-    values = {(arm, seed): dict(_figures(arm, each, level)) for (arm, seed), each in found.items()}
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     seeds = list(dict.fromkeys(seed for _, seed in runs))
+    curves = {
+        (arm, seed): each["rate"]["at_noise"]
+        for (arm, seed), each in found.items()
+        if arm != NOISE  # whose tokens hold noise of their own
+    }
+    level = _level(list(curves.values()))
+    values = {
+        (arm, seed): dict(_figures(arm, each, curves.get((arm, seed)), level))
+        for (arm, seed), each in found.items()
+    }
+    for arm in arms:
+        for measure, of_seeds in _chosen([found[arm, seed] for seed in seeds]).items():
+            for seed, value in zip(seeds, of_seeds, strict=True):
+                values[arm, seed][measure] = value
     first = next(iter(measured.values()))
     return {
         "arms": {
             arm: {
                 "compute": compute[arm],
-                "figures": {
-                    measure: interval([values[arm, seed][measure] for seed in seeds])
-                    for measure in values[arm, seeds[0]]
-                    if all(measure in values[arm, seed] for seed in seeds)
-                },
-                "against_raster": {
-                    **_differences(values, arm, seeds),
-                    **(_saved(arm, seeds, found) if arm != NOISE else {}),
-                }
+                "figures": figures(values, arm, seeds),
+                "against_raster": _against_raster(values, curves, arm, seeds)
                 if RASTER in arms
                 else {},
                 "curves": _curves([found[arm, seed] for seed in seeds]),
@@ -98,38 +113,39 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _level(curves: Sequence[Mapping[str, Mapping[str, float]]]) -> float | None:
-    """A PSNR that all reach, at which nats are compared; None if there is none."""
+def _level(curves: Sequence[Curve]) -> float | None:
+    """The PSNR at which nats are compared, if they can be."""
     if not curves:
         return None
-    level = min(curve[COMPARED_AT]["psnr"] for curve in curves)
-    worst = max(min(at["psnr"] for at in curve.values()) for curve in curves)
-    return level if worst <= level else None
+    least, level = common_psnr(curves)
+    return level if least <= level else None
+
+
+def _against_raster(
+    values: Values, curves: Curves, arm: str, seeds: Sequence[int]
+) -> dict[str, Any]:
+    found = differences(values, arm, RASTER, seeds, better)
+    share = saved_nats(curves, arm, RASTER, seeds) if arm != NOISE else None
+    return found if share is None else {**found, SAVED: share}
 
 
 def _figures(
-    arm: str, found: Mapping[str, Any], level: float | None
+    arm: str, found: Mapping[str, Any], curve: Curve | None, level: float | None
 ) -> Iterator[tuple[str, float]]:
     generation, quality = found["generation"], found["order_quality"]
-    if level is not None and arm != NOISE:  # whose tokens hold noise of their own
-        nats = nats_at(level, found["rate"]["at_noise"])
+    if level is not None and curve is not None:
+        nats = nats_at(level, curve)
         assert nats is not None  # the level is between what all reach
         yield NATS, nats
     if arm in SAME_TOKENS and found["likelihood"]:
         yield LIKELIHOOD, found["likelihood"]["nats"]
-    scales = {"1": generation, **generation.get("guided", {})}
-    headline = next(iter(generation["real"]))
-    for name, best, of in (
-        (FRECHET, min, lambda each: each["fidelity"]["frechet"]),
-        (KERNEL, min, lambda each: each["fidelity"]["kernel"]),
-        ("followed", max, lambda each: each[headline]),
-    ):
-        yield f"{name}, unguided", of(generation)
-        yield f"{name}, best guidance", best(map(of, scales.values()))
+    for scale, drawn in _by_scale(generation).items():
+        guidance = "unguided" if scale == UNGUIDED else f"g {scale}"
+        yield from ((f"{name}, {guidance}", value) for name, value in drawn.items())
+    headline = _headline(generation)
     yield "followed, rebuilt", generation["rebuilt"][headline]
     yield f"{FRECHET}, rebuilt", generation["fidelity"]["frechet_of_rebuilt"]
     yield "PSNR", list(found["reconstruction"]["psnr"].values())[-1]
-    yield "trunk", _best_read(found["trunk"])
     if quality["semantic_first"] is not None:
         yield "semantic first", quality["semantic_first"]
     if quality["tokens"] is not None:
@@ -156,41 +172,43 @@ def _alike(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield from ((name, value) for name, value in values.items() if value is not None)
 
 
-def _best_read(trunk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
-    """The best layer's score after all tokens, the mean over factors."""
-    return mean(
-        max(list(at_prefix.values())[-1] for at_prefix in of_layers.values())
-        for of_layers in trunk.values()
-    )
-
-
-def _differences(
-    values: Mapping[tuple[str, int], Mapping[str, float]], arm: str, seeds: Sequence[int]
-) -> dict[str, Any]:
-    """By how much an arm is better than raster, paired by seed."""
-    measures = [
-        measure
-        for measure in values[arm, seeds[0]]
-        if all(measure in values[of, seed] for of in (arm, RASTER) for seed in seeds)
-    ]
-    return {
-        measure: interval(
-            [
-                better(measure) * (values[arm, seed][measure] - values[RASTER, seed][measure])
-                for seed in seeds
-            ]
+def _chosen(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """By measure what each seed has with the guidance, or after the layer, that others choose."""
+    drawn = [_by_scale(each["generation"]) for each in of_seeds]
+    found = {
+        f"{name}, best guidance": chosen(
+            [{scale: of[name] for scale, of in each.items()} for each in drawn], better(name)
         )
-        for measure in measures
+        for name in (FRECHET, KERNEL, FOLLOWED)
+    }
+    return {**found, "trunk": chosen([_by_layer(each["trunk"]) for each in of_seeds], 1)}
+
+
+def _by_scale(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What is said of images drawn with each guidance scale."""
+    headline = _headline(generation)
+    return {
+        scale: {
+            FRECHET: each["fidelity"]["frechet"],
+            KERNEL: each["fidelity"]["kernel"],
+            FOLLOWED: each[headline],
+        }
+        for scale, each in {UNGUIDED: generation, **generation.get("guided", {})}.items()
     }
 
 
-def _saved(arm: str, seeds: Sequence[int], found: Mapping[tuple[str, int], Any]) -> dict[str, Any]:
-    """Which share of raster's nats an arm saves at equal error, whatever the error."""
-    shares = [
-        saved(*(found[of, seed]["rate"]["at_noise"] for of in (arm, RASTER))) for seed in seeds
-    ]
-    known = [share for share in shares if share is not None]
-    return {SAVED: interval(known)} if len(known) == len(shares) else {}
+def _headline(generation: Mapping[str, Any]) -> str:
+    """What the judge says first."""
+    return next(iter(generation["real"]))
+
+
+def _by_layer(trunk: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Each layer's score after all tokens, the mean over factors."""
+    layers = next(iter(trunk.values()))
+    return {
+        layer: mean(list(of_layers[layer].values())[-1] for of_layers in trunk.values())
+        for layer in layers
+    }
 
 
 def _rate(curves: Sequence[Curve]) -> dict[str, dict[str, float]]:
@@ -272,7 +290,7 @@ def _word(difference: Mapping[str, Any] | None) -> str:
 
 def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
     """Draw a curve for each arm, and write OUT/orders.html around them."""
-    figures, about, *others = tables(results)
+    drawn, about, *others = tables(results)
     numbers = results["images"]
     level = results["psnr"]
     compute = Table(
@@ -297,9 +315,10 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
             f"{numbers['generated']} generated images to {numbers['real']} real ones; the rebuilt "
             "ones are each arm's bound. "
             + ("" if level is None else f"Nats are of noisy tokens that leave {level:.1f} dB. ")
-            + "Log-likelihood in nats for each dimension, of arms with the same patches. Half of "
-            "the 95% interval over seeds, where there are several.",
-            tables=[figures],
+            + "Log-likelihood in nats for each dimension, of arms with the same patches. The best "
+            "guidance of a seed, and the layer that the trunk is read after, is the best of the "
+            "other seeds. Half of the 95% interval over seeds, where there are several.",
+            tables=[drawn],
         ),
         Section(heading="What the orders are like", tables=[about], pictures=_drawn(out, results)),
         *(Section(heading="Against raster", tables=[table]) for table in others),

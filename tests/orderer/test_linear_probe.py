@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from orderer.evaluation.linear_probe import (
+    RIDGES,
     balanced_scores,
+    best_ridge,
     fit_linear,
     readable,
     readable_from,
@@ -22,12 +24,12 @@ def separable(number: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_what_a_plane_parts_is_read_without_error() -> None:
     features, answers = separable(200)
-    assert balanced_scores(fit_linear(features, answers), features, answers).tolist() == [1.0]
+    assert balanced_scores(fit_linear(features, answers, 1e-3), features, answers).tolist() == [1.0]
 
 
 def test_answers_that_have_nothing_to_do_with_the_features_score_about_chance() -> None:
     features, answers = torch.randn(4_000, 5), torch.rand(4_000, 2) < 0.3
-    linear = fit_linear(features[:2_000], answers[:2_000])
+    linear = fit_linear(features[:2_000], answers[:2_000], 1e-3)
     assert balanced_scores(linear, features[2_000:], answers[2_000:]).abs().max() < 0.08
 
 
@@ -54,7 +56,9 @@ def test_it_is_the_minimum_that_scipy_finds() -> None:
         return float((weights * errors).mean() + 1e-3 * np.square(np.asarray(w)[:-1]).sum())
 
     expected = torch.from_numpy(minimize(loss, [0.0, 0.0, 0.0], tol=1e-10).x)
-    torch.testing.assert_close(fit_linear(features, answers)[:, 0], expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        fit_linear(features, answers, 1e-3)[:, 0], expected, atol=1e-3, rtol=0
+    )
 
 
 def test_a_factor_is_readable_from_the_token_that_holds_it() -> None:
@@ -66,6 +70,35 @@ def test_a_factor_is_readable_from_the_token_that_holds_it() -> None:
     )["it"]
     assert scores[1] < 0.25 and scores[2] < 0.25 and scores[4] > 0.95
     assert 2 < readable_from(scores) < 4
+
+
+def test_tokens_that_say_nothing_hardly_hide_what_the_first_one_says() -> None:
+    answers = torch.rand(2_000, 4) < 0.4
+    tokens = torch.randn(2_000, 32, 16)
+    tokens[:, 0, :4] += 1.5 * answers
+    of_train, of_test = {"it": answers[:1_000]}, {"it": answers[1_000:]}
+    scores = readable(tokens[:1_000], of_train, tokens[1_000:], of_test, (1, 32))["it"]
+    train, test = (some.flatten(1) for some in (tokens[:1_000], tokens[1_000:]))
+    weak = balanced_scores(fit_linear(train, answers[:1_000], 1e-3), test, answers[1_000:])
+    assert scores[1] > 0.45 and scores[32] > 1.05 * weak.mean()
+
+
+def test_the_weight_is_small_where_all_can_be_known_and_large_where_nothing_can() -> None:
+    features, answers = separable(200)
+    assert best_ridge(features, answers) == min(RIDGES)
+    assert best_ridge(torch.randn(2_000, 50), torch.rand(2_000, 1) < 0.5) > 0.05
+
+
+def test_a_question_that_only_one_image_answers_otherwise_does_not_choose() -> None:
+    features, answers = separable(200)
+    rare = torch.zeros(200, 1, dtype=torch.bool)
+    rare[0] = True  # among those that choose
+    both = best_ridge(features, torch.cat([rare, answers], dim=1))
+    assert both == best_ridge(features, answers)
+    with pytest.raises(ValueError, match="all images answer every question alike"):
+        best_ridge(features, rare)
+    with pytest.raises(ValueError, match="at least 10 images to fit on, got 9"):
+        best_ridge(features[:9], answers[:9])
 
 
 @pytest.mark.parametrize(
@@ -85,9 +118,9 @@ def test_readable_is_half_way_from_chance_to_certainty(
 
 def test_a_question_that_all_answer_alike_is_refused() -> None:
     with pytest.raises(ValueError, match="all images answer question 1 alike"):
-        fit_linear(torch.randn(4, 2), torch.tensor([[True, True], [False, True]] * 2))
+        fit_linear(torch.randn(4, 2), torch.tensor([[True, True], [False, True]] * 2), 1e-3)
 
 
 def test_features_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="features must be finite"):
-        fit_linear(torch.full((4, 2), float("nan")), torch.tensor([[True], [False]] * 2))
+        fit_linear(torch.full((4, 2), float("nan")), torch.tensor([[True], [False]] * 2), 1e-3)
