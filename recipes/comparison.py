@@ -1,5 +1,6 @@
 """What recipes that compare many runs have in common: arms and seeds, a result file, an ending."""
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.judging import check_judge
 from recipes.protocol import shared_protocol
+from recipes.training_record import RECORD
 
 Arm = TypeVar("Arm")
 
@@ -86,15 +88,51 @@ def guided(evaluation: Evaluation, scales: Sequence[float]) -> Evaluation:
     return replace(evaluation, guidance_scales=tuple(scale for scale in scales if scale != 1.0))
 
 
-def write_comparison(path: Path, settings: Compared, runs: Iterable[Path], results: Any) -> None:
-    """Write the results of runs that were measured alike; the name of the file is their kind."""
+def write_comparison(
+    path: Path,
+    settings: Compared,
+    runs: Collection[Path],
+    results: Any,
+    measured: Collection[Path] | None = None,
+) -> None:
+    """Write the results of runs that were measured alike; the name of the file is their kind.
+
+    Args:
+        path: OUT/KIND.json.
+        settings: of the comparison.
+        runs: the folders of all.
+        results: what they come to.
+        measured: those whose protocol is that of all; by default each has it.
+    """
     about = {
         "config": plain_settings(settings),
         "seeds": list(settings.seeds),
-        "protocol": shared_protocol(runs),
+        "protocol": shared_protocol(measured or runs),
+        "runs": made_by(runs),
         **provenance(),
     }
     write_result(path, path.stem, {"results": results, **about})
+
+
+def made_by(runs: Iterable[Path]) -> dict[str, list[str]]:
+    """The commits and processors that trained and measured some runs, which may be older ones.
+
+    More than one commit is said aloud, too: a comparison that was resumed after a change of the
+    code may hold figures of both.
+    """
+    found: dict[str, set[str]] = {"trained": set(), "measured": set(), "hardware": set()}
+    for run in runs:
+        for name, of in (("trained", RECORD), ("measured", "evaluation.json")):
+            for path in run.rglob(of):
+                said = json.loads(path.read_text())
+                said = said.get("made_with", said)
+                found[name].add(str(said.get("commit")))
+                hardware = said.get("hardware", {})
+                found["hardware"].add(str(hardware.get("gpu") or hardware.get("cpu")))
+    for name in ("trained", "measured"):
+        if len(found[name]) > 1:
+            print(f"runs were {name} at {len(found[name])} commits: {', '.join(found[name])}")
+    return {name: sorted(each) for name, each in found.items()}
 
 
 def tell(tables: Iterable[Table], page: Path) -> None:

@@ -195,7 +195,7 @@ def measured(
     if "labels" in tasks:
         found["labels"] = labels_read(experiment, pairs, orderer)
     if "factors" in tasks:
-        found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes)
+        found["factors"] = factors_read(orderer, experiment.evaluation.probe_scenes, pairs)
     if "strings" in tasks:
         found["strings"] = strings_read(experiment, pairs, orderer, shown)
     if experiment.data.unseen is not None:

@@ -133,7 +133,7 @@ def explain(
         gains=gain_maps(pairs.images, [rebuilt[k] for k in sorted(rebuilt)], least=1),
         by_each=explained_by_each(tokens.cpu()),
         by_before=explained_by_before(tokens.cpu()),
-        factors=None if scenes is None else factors_read(orderer, scenes),
+        factors=None if scenes is None else factors_read(orderer, scenes, pairs),
     )
 
 

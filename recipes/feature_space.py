@@ -10,6 +10,7 @@ with or started from is refused.
 N images   S image side   F features
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ar.evaluation import FEATURES, Classifier
 from orderer import Orderer, OrdererConfig, open_clip_towers
 from orderer.sequences import FixedOrder, SequenceConfig
 from orderer.weights import check_safe, digest_of
+from recipes.trained_once import digest_of_net
 
 JUDGE = "judge"
 OF_INCEPTION = 2048
@@ -104,8 +106,8 @@ class FeatureSpace:
     def __init__(self, spec: str, judge: Classifier | None, device: torch.device) -> None:
         named = parse_features(spec)
         self.spec = spec
-        self.sha256 = digest_of([named.path]) if named.path else None
         self.net, self.about = _network(named, judge)
+        self.sha256 = digest_of([named.path]) if named.path else digest_of_net(self.net)
         self.device = device
         self.net.to(device).eval()
 
@@ -158,7 +160,7 @@ class _Judge(nn.Module):
 
     def __init__(self, judge: Classifier) -> None:
         super().__init__()
-        self.judge = judge
+        self.judge = copy.deepcopy(judge)  # which stays where it judges
 
     def forward(self, images: UInt8[Tensor, "N 3 S S"]) -> Float[Tensor, "N F"]:
         return self.judge.features(images)

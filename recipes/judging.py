@@ -1,5 +1,6 @@
 """Judges of generated images: what each experiment trusts to say what a picture shows."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,12 @@ from ar.evaluation import (
     Classifier,
     SceneJudge,
     accuracy,
+    classifier,
+    fitting,
     following,
+    scene_judge,
     tag_precision,
+    tagger,
     train_classifier,
     train_judge,
     train_tagger,
@@ -28,6 +33,8 @@ from recipes.experiment import Experiment
 from recipes.tagging import common_words, tags_of
 from recipes.trained_once import trained_once
 
+CODE = tuple(map(inspect.getsource, (classifier, fitting, scene_judge, tagger)))
+"""By which judges are trained: of other code they are others."""
 SEED = 0
 """Of every judge, whatever the experiment's: runs with other seeds are judged by the same one."""
 
@@ -109,7 +116,7 @@ def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
         judges_of(experiment),
         make=partial(SceneJudge, **sorts),
         train=partial(train_judge, train.images, things, **sorts, steps=steps, seed=SEED),
-        on=(train.images, things, steps, SEED),
+        on=(train.images, things, steps, SEED, CODE),
     )
     said = [
         _things(scene)
@@ -140,16 +147,16 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
             )
     wanted = torch.tensor([names.index(caption) for caption in captions])
     classes, steps = len(names), experiment.evaluation.judge_steps
-    classifier = trained_once(
+    net = trained_once(
         judges_of(experiment),
         make=partial(Classifier, classes),
         train=partial(train_classifier, train.images, labels, classes, steps=steps, seed=SEED),
-        on=("classes", train.images, labels, classes, steps, SEED),
+        on=("classes", train.images, labels, classes, steps, SEED, CODE),
     )
     return Judge(
         about=f"a small network trained on {len(train)} real images tells {len(names)} classes",
-        score=lambda images: {"class": accuracy(classifier, images, wanted)},
-        net=classifier,
+        score=lambda images: {"class": accuracy(net, images, wanted)},
+        net=net,
         learned=train.images,
     )
 
@@ -158,11 +165,11 @@ def _word_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -
     train = _training_pairs(experiment, pairs)
     words = common_words(train.captions)
     tags, steps = tags_of(train.captions, words), experiment.evaluation.judge_steps
-    tagger = trained_once(
+    net = trained_once(
         judges_of(experiment),
         make=partial(Classifier, len(words)),
         train=partial(train_tagger, train.images, tags, steps=steps, seed=SEED),
-        on=("words", train.images, tags, steps, SEED),
+        on=("words", train.images, tags, steps, SEED, CODE),
     )
     wanted = tags_of([[caption] for caption in captions], words)
     about = (
@@ -172,8 +179,8 @@ def _word_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -
     )
     return Judge(
         about=about,
-        score=lambda images: {"words": tag_precision(tagger, images, wanted)},
-        net=tagger,
+        score=lambda images: {"words": tag_precision(net, images, wanted)},
+        net=net,
         learned=train.images,
     )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data import Pairs
-from data.scenes import factors, load_scenes, numbered_scenes
+from data.scenes import load_scenes
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import FreshReader, readable, readable_from
 from orderer.sequences import ImageSequence
@@ -15,6 +15,7 @@ from recipes.engine.processes import seed_everything
 from recipes.engine.run import Run
 from recipes.engine.training import precise, update
 from recipes.experiment import Experiment
+from recipes.questions import facts
 
 BATCH = 250
 
@@ -50,17 +51,17 @@ def fresh_reader(
     return reader.eval()
 
 
-def factors_read(orderer: Orderer, number: int) -> dict[str, Any]:
+def factors_read(orderer: Orderer, number: int, pairs: Pairs) -> dict[str, Any]:
     """What a linear map reads of the factors of scenes, and from which prefix on.
 
     Args:
         orderer: trained on scenes.
-        number: of scenes that the map is fitted on; a third as many test it.
+        number: of scenes that the map is fitted on.
+        pairs: scenes that test it.
     """
-    prefixes, size = prefix_lengths(orderer.config.tokens), orderer.config.image_size
-    fit, fit_answers = _scenes("judge", number, size, orderer)
-    test, test_answers = _scenes("val", max(1, number // 3), size, orderer)
-    scores = readable(fit, fit_answers, test, test_answers, prefixes)
+    known = load_scenes("judge", number, orderer.config.image_size)
+    fit, test = (tokens_of(orderer, some).cpu() for some in (known, pairs))
+    scores = readable(fit, facts(known), test, facts(pairs), prefix_lengths(orderer.config.tokens))
     return {
         factor: {
             "score": {str(k): score for k, score in at.items()},
@@ -68,16 +69,6 @@ def factors_read(orderer: Orderer, number: int) -> dict[str, Any]:
         }
         for factor, at in scores.items()
     }
-
-
-def _scenes(
-    split: str, number: int, size: int, orderer: Orderer
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The tokens of scenes, and what is true of each."""
-    pairs = load_scenes(split, number, size)
-    facts = [factors(scene) for _, scene in numbered_scenes(split, number)]
-    answers = {name: torch.tensor([one[name] for one in facts]) for name in facts[0]}
-    return tokens_of(orderer, pairs).cpu(), answers
 
 
 @torch.no_grad()

@@ -163,12 +163,8 @@ def _probing(experiment: Experiment) -> dict[str, Any]:
 
 
 def _reading(experiment: Experiment) -> dict[str, Any]:
-    """Which scenes the linear maps were fitted on, and which tested them; see `factors_read`."""
-    number = experiment.evaluation.probe_scenes
-    return {
-        "fit": {"split": "judge", "scenes": number},
-        "test": {"split": "val", "scenes": max(1, number // 3)},
-    }
+    """Which scenes the linear maps were fitted on; see `factors_read`."""
+    return {"fit": {"split": "judge", "scenes": experiment.evaluation.probe_scenes}}
 
 
 def _counts(pairs: Pairs) -> dict[str, Any]:

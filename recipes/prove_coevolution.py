@@ -122,7 +122,8 @@ def main(proof: Coevolution) -> None:
     run_all(jobs, proof.processes)
     every = {**{(START, seed): out for seed, out in starts.items()}, **runs}
     results = gather(every, compute)
-    write_comparison(proof.out / "coevolution.json", proof, starts.values(), results)
+    out = proof.out / "coevolution.json"
+    write_comparison(out, proof, every.values(), results, measured=starts.values())
     write_coevolution_page(proof.out, results)
     tell(tables(results), proof.out / "coevolution.html")
 

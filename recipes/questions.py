@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from data import Pairs, apart, in_memory
-from data.scenes import factors, load_scenes, numbered_scenes
+from data.scenes import factors, load_scenes, scene
 from recipes.experiment import Experiment
 from recipes.tagging import common_words, tags_of
 
@@ -47,11 +47,8 @@ def questions(experiment: Experiment, pairs: Pairs, number: int) -> Questions:
         number: of images to fit on.
     """
     if experiment.data.is_of_scenes:
-        return Questions(
-            fit=load_scenes("judge", number, pairs.images.shape[-1]),
-            fit_answers=_facts("judge", number),
-            test_answers=_facts(experiment.data.test, len(pairs)),
-        )
+        fit = load_scenes("judge", number, pairs.images.shape[-1])
+        return Questions(fit=fit, fit_answers=facts(fit), test_answers=facts(pairs))
     train = _training_pairs(experiment, pairs, number)
     words = common_words(train.captions)
     return Questions(
@@ -90,6 +87,12 @@ def _training_pairs(experiment: Experiment, pairs: Pairs, number: int) -> Pairs:
     return in_memory(some, size, max_skipped=experiment.data.max_skipped)
 
 
-def _facts(split: str, number: int) -> Answers:
-    facts = [factors(scene) for _, scene in numbered_scenes(split, number)]
-    return {name: torch.tensor([one[name] for one in facts]) for name in facts[0]}
+def facts(scenes: Pairs) -> Answers:
+    """What is true of scenes, whatever split they were taken from."""
+    found = [factors(scene(split, int(index))) for split, index in map(_parts, scenes.keys)]
+    return {name: torch.tensor([one[name] for one in found]) for name in found[0]}
+
+
+def _parts(key: str) -> tuple[str, str]:
+    split, _, index = key.rpartition("-")
+    return split, index

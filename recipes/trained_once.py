@@ -37,6 +37,11 @@ def trained_once(
     return net.eval()
 
 
+def digest_of_net(net: nn.Module) -> str:
+    """The sha256 of a network's weights."""
+    return _digest(tuple(net.state_dict().values()))
+
+
 def _digest(on: tuple[object, ...]) -> str:
     found = hashlib.sha256()
     for each in (torch.__version__, *on):

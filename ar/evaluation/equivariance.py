@@ -19,12 +19,13 @@ from .gradient_conflict import conflict, gradient_cosines
 from .position_decodability import position_decodability
 from .sequences import Make, Sequences, fresh, learn
 from .transfer import Schooling, Transfer, transfer
-from .useless_tokens import NORMAL
 
 EARLY = 60
 """Steps after which gradients are compared, see `gradient_conflict`."""
 COMPARED = 2048
 """Training images, at most, whose gradients are."""
+STUDENT = 2.131
+"""The 97.5% quantile of Student's t for `transfer.CHUNKS` values."""
 
 
 def measure_order(
@@ -67,7 +68,7 @@ def equivariance(moved: Transfer, cosines: Float[Tensor, "P P"]) -> dict[str, An
         figures that nothing is known of: of an order whose context surely gives nothing, say.
     """
     whole, at = moved.gains.mean(dim=1), moved.gains.mean(dim=0)  # [C], [K]
-    mean, half = whole.mean().item(), NORMAL * whole.std().item() / len(whole) ** 0.5
+    mean, half = whole.mean().item(), STUDENT * whole.std().item() / len(whole) ** 0.5
     spread = gini(at) if mean > half else None
     pull = conflict(cosines)
     parts = None

@@ -293,7 +293,10 @@ def test_a_row_is_drawn_from_its_own_state_and_noise(name: str) -> None:
 GUIDED = [name for name in HEADS if name not in ("categorical", "mixture")]
 
 
-@pytest.mark.parametrize("name", GUIDED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] if name in VARIANTS else []) for name in GUIDED],
+)
 def test_guidance_moves_a_token_away_from_the_unguided_one(name: str) -> None:
     head = trained_on_moons(name)
     labels = torch.zeros(500).long()

@@ -1,8 +1,11 @@
 """What comparisons share: intervals over seeds, how they are said, and what is refused."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from recipes.comparison import check_arms, check_unguided, first_runs
+from recipes.comparison import check_arms, check_unguided, first_runs, made_by
 from recipes.intervals import cell, interval, number, said
 
 
@@ -27,6 +30,29 @@ def test_a_mean_is_said_with_half_of_its_interval() -> None:
 
 def test_the_first_seed_of_each_arm_stands_for_it() -> None:
     assert first_runs([("a", 3), ("b", 3), ("a", 0)]) == [("a", 3), ("b", 3)]
+
+
+def test_runs_of_several_commits_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(run: str, trained: str, measured: str) -> Path:
+        folder = tmp_path / run
+        (folder / "pair/ar").mkdir(parents=True)
+        about = {"commit": trained, "hardware": {"cpu": "one", "gpu": None}}
+        (folder / "pair/ar/training.json").write_text(json.dumps({"made_with": about}))
+        about = {"commit": measured, "hardware": {"cpu": "other", "gpu": "third"}}
+        (folder / "evaluation.json").write_text(json.dumps(about))
+        return folder
+
+    runs = [measure("a-0", "1", "2"), measure("a-1", "1", "3")]
+    assert made_by(runs[:1]) == {
+        "trained": ["1"],
+        "measured": ["2"],
+        "hardware": ["one", "third"],
+    }
+    assert not capsys.readouterr().out
+    assert made_by(runs)["measured"] == ["2", "3"]
+    assert capsys.readouterr().out == "runs were measured at 2 commits: 2, 3\n"
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

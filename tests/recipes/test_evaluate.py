@@ -11,8 +11,9 @@ import torch
 import yaml
 
 from ar import ARModel
+from data.scenes import GROUNDS, SHAPES, load_scenes
 from orderer import Orderer, OrdererConfig, OrdererProcessor
-from recipes import evaluate, searching, train_orderer
+from recipes import evaluate, judging, searching, train_orderer
 from recipes.conditions import condition_on
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
@@ -21,6 +22,7 @@ from recipes.experiment import Evaluation, Experiment
 from recipes.finding import embed_captions, embeddings_at_prefixes
 from recipes.judging import check_judge, make_judge
 from recipes.protocol import decoding
+from recipes.questions import facts
 from recipes.training_record import digest_of_record, read_record
 
 
@@ -141,6 +143,33 @@ def test_factors_of_scenes_are_read_at_every_prefix(copied: Experiment) -> None:
     factors = measured(few, "factors")["results"]["separate"]["factors"]
     assert set(factors) == {"shape", "colour", "size", "place", "count", "ground"}
     assert list(factors["shape"]["score"]) == ["1", "2", "4", "8", "16"]
+
+
+def test_what_is_true_of_a_scene_goes_with_it_into_any_split() -> None:
+    data = DataSettings(train_count=40, tuning_count=12, test="tuning", unseen=None)
+    for pairs in (data.open_test(16), load_scenes("test", 12, 16)):
+        found = facts(pairs)
+        for i, of_one in enumerate(pairs.captions):
+            assert [shape in of_one[0] for shape in SHAPES] == found["shape"][i].tolist()
+            assert [ground in of_one[-1] for ground in GROUNDS] == found["ground"][i].tolist()
+
+
+def test_a_judge_of_words_looks_for_those_of_the_caption_that_was_drawn(
+    copied: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for = []
+    monkeypatch.setattr(
+        judging, "tag_precision", lambda net, images, wanted: looked_for.append(wanted) or 0.0
+    )
+    asked = replace(copied.evaluation, judge="words", judge_steps=1)
+    experiment, pairs = replace(copied, evaluation=asked), copied.data.open_test(36)
+    orderer, processor = evaluate._load(copied.out, torch.device("cpu"))
+    for place in (0, -1):
+        captions = [of_one[place] for of_one in pairs.captions]
+        judge = make_judge(experiment, pairs, captions, orderer, processor)
+        judge.score(pairs.images)
+    bare, full = looked_for
+    assert bare.sum() < full.sum() and bool((full | ~bare).all())
 
 
 def test_labels_are_read_by_a_map_and_by_neighbours(copied: Experiment) -> None:
@@ -270,10 +299,7 @@ def test_the_protocol_says_how_each_task_was_done_and_nothing_of_others(
     assert protocol["generated"] is None and protocol["decoder"] == {"kind": "deterministic"}
     assert protocol["probe"]["steps"] == 2 and protocol["probe"]["batch_size"] == 16
     assert protocol["probe"]["seed"] == 0 and protocol["probe"]["split"] == "train"
-    assert protocol["factors"] == {
-        "fit": {"split": "judge", "scenes": 90},
-        "test": {"split": "val", "scenes": 30},
-    }
+    assert protocol["factors"] == {"fit": {"split": "judge", "scenes": 90}}
     protocol = measured(few, "retrieval")["protocol"]
     assert protocol["probe"] is None and protocol["factors"] is None
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ConvNextConfig, ConvNextModel
 
+from ar.evaluation import Classifier
 from orderer import Orderer, complete_settings, start_orderer
 from orderer.objectives import Teacher
 from orderer.sequences import FixedOrder, SequenceConfig
@@ -45,6 +46,18 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def pictures(number: int, side: int = 16) -> Tensor:
     return torch.randint(0, 256, (number, 3, side, side), dtype=torch.uint8)
+
+
+def test_the_judges_network_stays_where_it_judges() -> None:
+    torch.manual_seed(0)
+    judge = Classifier(3).eval()
+    space = FeatureSpace("judge", judge, torch.device("meta"))
+    assert {x.device.type for x in space.net.parameters()} == {"meta"}
+    assert {x.device.type for x in judge.parameters()} == {"cpu"}
+    assert len(space.protocol()["sha256"]) == 64
+    torch.manual_seed(1)
+    other = FeatureSpace("judge", Classifier(3).eval(), CPU)
+    assert other.sha256 != FeatureSpace("judge", judge, CPU).sha256 == space.sha256
 
 
 def test_a_tower_sees_what_open_clips_own_model_sees(tower: str) -> None:
