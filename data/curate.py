@@ -16,8 +16,6 @@ from .looks import Scorer, look_at
 from .sample import PairSource
 from .similar import Progress, silent
 
-NO_CAPTION = "no caption that can be read"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:

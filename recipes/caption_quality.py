@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import torch
@@ -83,9 +84,9 @@ def written_from_prefixes(
             caption for some in cut.split(BATCH) for caption in processor.words(writer.write(some))
         ]
         both = list(zip(written, true, strict=True))
-        found["log_likelihood"][str(k)] = _likelihood(cut, captions, writer, processor)
-        found["exact"][str(k)] = _mean([float(one in own) for one, own in both])
-        found["overlap"][str(k)] = _mean([max(overlap(one, of) for of in own) for one, own in both])
+        found["log_likelihood"][str(k)] = likelihood_of_captions(cut, captions, writer, processor)
+        found["exact"][str(k)] = mean([float(one in own) for one, own in both])
+        found["overlap"][str(k)] = mean([max(overlap(one, of) for of in own) for one, own in both])
         for name, score in word_scores(written, true).items():
             found[name][str(k)] = score
         found["written"][str(k)] = written[:SHOWN]
@@ -99,13 +100,13 @@ def overlap(written: str, true: str) -> float:
     return 2 * (one & other).total() / max(1, one.total() + other.total())
 
 
-def _likelihood(
+def likelihood_of_captions(
     tokens: Tensor,
     captions: Sequence[Sequence[str]],
     writer: Writer,
     processor: OrdererProcessor,
 ) -> float:
-    """The mean over all word pieces of all captions, but for those that cannot be written."""
+    """Nats for each word piece that can be written, the mean over all of all captions."""
     owner = torch.tensor([image for image, of_one in enumerate(captions) for _ in of_one])
     text = processor.text([caption for of_one in captions for caption in of_one])
     text = text.to(tokens.device)
@@ -117,7 +118,3 @@ def _likelihood(
     )
     written = writer.targets(text) >= 0
     return float(total.double().sum() / written.sum())
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

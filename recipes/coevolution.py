@@ -55,7 +55,7 @@ MARGIN = 0.01
 
 def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     """Read what was measured of every arm and seed, and compare with the controls."""
-    found = {run: _measured(*run, out) for run, out in runs.items()}
+    found = {run: _measured(run[0], out) for run, out in runs.items()}
     curves = {run: fresh["rate"]["at_noise"] for run, (_, fresh) in found.items()}
     least, level = common_psnr([curve for (arm, _), curve in curves.items() if arm != RASTER])
     if least > level:
@@ -112,7 +112,7 @@ def _against(
     return found if share is None else {**found, SAVED: share}
 
 
-def _measured(arm: str, seed: int, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measured(arm: str, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What was found of a pair of models, and of a fresh AR model on its orderer's tokens."""
     folders = (out, out) if arm in (START, RASTER) else (out / "pair", out / "fresh")
     pair, fresh = (

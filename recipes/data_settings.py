@@ -21,7 +21,6 @@ from data import (
     fits,
     in_memory,
     in_words,
-    is_drawn,
     is_of_scenes,
     is_url,
     open_source,
@@ -94,11 +93,6 @@ class DataSettings:
         check_templates(self.templates)
         if self.weights:
             thousandths(self.weights)
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the pairs are drawn when they are opened."""
-        return is_drawn(self.source)
 
     @property
     def is_of_scenes(self) -> bool:

@@ -26,7 +26,8 @@ from recipes.embedding import Embedded, embed_images, embed_texts
 from recipes.engine.cli import run as start
 from recipes.engine.cli import with_words
 from recipes.engine.processes import is_first
-from recipes.engine.results import provenance, write_json
+from recipes.engine.result_kinds import write_result
+from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_device
 from recipes.finding import find, queries
@@ -72,13 +73,15 @@ def main(config: Config) -> None:
         too_low(found["retrieval"], len(embedded.captions)) if "retrieval" in found else ()
     ):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    write_json(
+    write_result(
         config.out / "evaluation.json",
+        "clip",
         {
             "results": {"clip": found},
             "models": {"clip": {"name": config.model, **clip.about()}},
             "protocol": protocol(config, embedded, pairs.fingerprint),
             "config": plain_settings(config),
+            "seeds": [0],
             **provenance(),
         },
     )
@@ -124,7 +127,6 @@ def protocol(config: Config, embedded: Embedded, dataset: str) -> dict[str, Any]
         "ties": about_ties(),
         "intervals": about_intervals() if "retrieval" in config.tasks else None,
         "rerank": 0,
-        "seeds": [0],
     }
 
 

@@ -22,6 +22,8 @@ from orderer.evaluation import (
     psnr,
     retrieval_metrics,
 )
+from recipes.caption_quality import likelihood_of_captions, written_by_orderer
+from recipes.decoding import decoded
 from recipes.finding import embed_captions
 from recipes.probing import factors_read, tokens_of
 
@@ -137,12 +139,6 @@ def explain(
     )
 
 
-def decoded(orderer: Orderer, tokens: Float[Tensor, "N k D"]) -> UInt8[Tensor, "N 3 S S"]:
-    """Images of tokens, as they are saved."""
-    parts = [orderer.decode(some).float().cpu() for some in tokens.split(BATCH)]
-    return ((torch.cat(parts) + 1) * 127.5).round().to(torch.uint8)
-
-
 def at_prefixes(
     orderer: Orderer,
     processor: OrdererProcessor,
@@ -185,18 +181,14 @@ def likelihood(
     tokens: Float[Tensor, "N K D"],
     captions: Sequence[str],
 ) -> dict[int, float] | None:
-    """Mean log-likelihood of captions at each measured prefix, in nats for each word piece."""
+    """Mean log-likelihood of captions at each measured prefix, see `likelihood_of_captions`."""
     if orderer.config.fusion_layers is None:
         return None
-    nats: dict[int, float] = dict.fromkeys(prefix_lengths(tokens.shape[1]), 0.0)
-    pieces = 0
-    for start in range(0, len(tokens), BATCH):
-        text = processor.text(captions[start : start + BATCH]).to(tokens.device)
-        pieces += int(orderer.text.kept(text).sum()) - len(text)  # the start is given
-        for k in nats:
-            given = tokens[start : start + BATCH, :k]
-            nats[k] += orderer.caption_likelihood(given, text).sum().item()
-    return {k: total / pieces for k, total in nats.items()}
+    writer, said = written_by_orderer(orderer), [[caption] for caption in captions]
+    return {
+        k: likelihood_of_captions(tokens[:, :k], said, writer, processor)
+        for k in prefix_lengths(tokens.shape[1])
+    }
 
 
 def recall(

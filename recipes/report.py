@@ -4,11 +4,12 @@ r"""Turn result files into one page with tables and curves, and into tables for 
     python -m recipes.report recipes/results --out=report.html
 
 Reads the result files that lie in the folders, at any depth: evaluation.json, results.json (the
-demo's), ablation.json, order.json, heads.json, coevolution.json, bench-*.json. One that lacks what
-its kind must say is refused; what older files do not say stands above their tables, and other JSON
-files are named and left out. Every figure of a file comes up: curves over prefixes, layers or
-noise as lines and tables, single figures in a table with a column for each arm. Writes --out, which
-needs no other file, and beside it the same tables in Markdown (report.md). Takes seconds.
+demo's), ablation.json, order.json, orders.json, heads.json, coevolution.json, losslessness.json,
+controls.json, bench-*.json. One that lacks what its kind must say is refused; what older files do
+not say stands above their tables, and other JSON files are named and left out. Every figure of a
+file comes up: curves over prefixes, layers or noise as lines and tables, single figures in a table
+with a column for each arm. Writes --out, which needs no other file, and beside it the same tables
+in Markdown (report.md). Takes seconds.
 """
 
 import json

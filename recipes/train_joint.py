@@ -112,7 +112,7 @@ def main(experiment: Experiment) -> None:
             if looks and not saves:
                 progress.save(done, run)  # a good state, to come back to
         if complaint:
-            good = progress.return_to_newest(run)
+            good = progress.return_to_newest()
             complaint = (
                 f"stage 3 stopped itself at step {done}: {complaint}; "
                 f"{experiment.out / 'joint'} holds the models of step {good}"

@@ -20,6 +20,8 @@ from .fitting import centred, fit
 WINDOW = 14 / 32
 """Side of the window on a place, as a share of the image's: an object, and room to stray."""
 LEARNING_RATE = 1e-3
+CHUNK = 256
+"""Images that are seen at once."""
 
 
 class SceneJudge(nn.Module):
@@ -71,9 +73,9 @@ class SceneJudge(nn.Module):
         return occupied, shape, colour
 
     @torch.no_grad()
-    def see(self, images: UInt8[Tensor, "N 3 S S"], *, chunk: int = 256) -> list[list[Thing]]:
-        """Name the objects of each image, place by place, `chunk` images at once."""
-        return [things for some in images.split(chunk) for things in self._see(some)]
+    def see(self, images: UInt8[Tensor, "N 3 S S"]) -> list[list[Thing]]:
+        """Name the objects of each image, place by place."""
+        return [things for some in images.split(CHUNK) for things in self._see(some)]
 
     def _see(self, images: UInt8[Tensor, "B 3 S S"]) -> list[list[Thing]]:
         occupied, shape, colour = self.split(self(images))

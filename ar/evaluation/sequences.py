@@ -34,10 +34,6 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def everywhere(self, model: ARModel) -> Condition:
-        """The conditions of all images."""
-        return self.condition(model, torch.arange(len(self)))
-
 
 def fresh(make: Make, train: Sequences, seed: int) -> ARModel:
     """A model that has learned nothing but the statistics of the tokens.

@@ -9,7 +9,6 @@ in the end is nothing.
 
 from typing import Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,7 +36,6 @@ def own_loss(
     tokens: Float[Tensor, "B K D"],
     condition: Condition,
     targets: Float[Tensor, "B K D"] | None = None,
-    generator: torch.Generator | None = None,
 ) -> Float[Tensor, "K"]:
     """The AR model's own loss, as far as a route lets it reach the tokens.
 
@@ -48,7 +46,6 @@ def own_loss(
         tokens: of the orderer that learns.
         condition: before them.
         targets: of `context`: the same images' tokens by the averaged orderer.
-        generator: of noise and timesteps.
 
     Raises:
         ValueError: for `context` without targets.
@@ -57,8 +54,8 @@ def own_loss(
         case "context":
             if targets is None:
                 raise ValueError("the route context learns tokens of an averaged orderer, got none")
-            return model.loss(targets, condition, generator, context=tokens)
+            return model.loss(targets, condition, context=tokens)
         case "full":
-            return model.loss(tokens, condition, generator)
+            return model.loss(tokens, condition)
         case _:
-            return model.loss(tokens.detach(), condition, generator)
+            return model.loss(tokens.detach(), condition)

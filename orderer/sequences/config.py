@@ -16,7 +16,6 @@ Order = Literal[
     "principal",
     "noise",
 ]
-OF_CELLS: tuple[Order, ...] = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled")
 """Orders of one token for each patch."""
 
 
@@ -105,8 +104,3 @@ class SequenceConfig(CheckedConfig):
             case "noise":
                 return self.side**2 * self.channels
         return self.channels
-
-    @property
-    def is_invertible(self) -> bool:
-        """Whether all tokens hold all of the image."""
-        return self.components == self.cell_values and self.order != "noise"

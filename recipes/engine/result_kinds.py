@@ -17,6 +17,7 @@ COMPUTED = tuple(f"protocol.{name}" for name in ("dtype", "ties", "rerank", "tem
 OF_MODELS = (*MADE_BY, "config", "seeds", *COUNTED, *COMPUTED)
 DEMANDED: Mapping[str, tuple[str, ...]] = {
     "evaluation": (*OF_MODELS, "results", "orderers", "protocol.tasks"),
+    "clip": (*OF_MODELS, "results", "models", "protocol.tasks"),
     "results": (*OF_MODELS, "joint", "orderers", "seconds"),
     "ablation": (*OF_MODELS, "results"),
     "heads": (*OF_MODELS, "results", "protocol.judge", "protocol.sampling"),

@@ -188,7 +188,7 @@ class Progress:
         self._take(found)
         return found.step, found.state["seconds"]
 
-    def return_to_newest(self, run: Run) -> int:
+    def return_to_newest(self) -> int:
         """Give up what was learned since the newest checkpoint; its step is returned."""
         others_wait_for(self.saver.finish)
         found = load_latest(self.saver.folder)
