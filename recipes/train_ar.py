@@ -10,17 +10,24 @@ their moving average; the better of the two is saved. Starts unchanged under `to
 two processes.
 """
 
-import torch
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
-from ar import ARModel, start_ar
-from data import TokenBatches, TokenStore
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ar import ARConfig, ARModel, start_ar
+from data import TokenBatch, TokenBatches, TokenStore
 from orderer import OrdererProcessor
-from orderer.sequences import load_sequence
+from orderer.sequences import ImageSequence, load_sequence
 from recipes.captioning import loss_of_writing
 from recipes.conditions import condition_on
 from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.ema import moving_average
+from recipes.engine.files import JSON
 from recipes.engine.processes import others_wait_for, seed_everything
 from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
@@ -63,12 +70,7 @@ def main(experiment: Experiment) -> None:
         check_captions(store.captions, processor)
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    model = start_ar(config).to(device).train()
-    model.set_statistics(store.mean.to(device), store.std.to(device))
-    places = torch.linspace(0, len(store) - 1, min(SAMPLED, len(store))).long()
-    sample = store.tokens[places].to(device)
-    model.check_statistics(sample)
-    model.head.fit(model.standardise(sample))
+    model = fitted(config, store, device)
     learner = settings.optim.learner(model, settings.steps)
     average = moving_average(model, settings.ema_decay)
     progress = Progress(
@@ -106,26 +108,12 @@ def main(experiment: Experiment) -> None:
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
             batch = batches.at(step)
-            tokens = batch.tokens.to(device)
-            dropped = torch.rand(len(tokens)) < settings.condition_drop
             with precise(device, experiment.precision):
-                condition = condition_on(batch.captions, model, orderer, processor)
-                condition = model.drop(condition, dropped.to(device))
-                errors = model.loss(tokens, condition)  # [K]
-                losses = {"loss": errors.mean()}
-                if settings.caption_weight:
-                    losses["caption"] = loss_of_writing(model, tokens, batch.captions, processor)
+                errors, losses = losses_of(experiment, model, batch, orderer, processor)
             total = losses["loss"] + settings.caption_weight * losses.get("caption", 0)
             (norm,) = update(step, total, [learner], losses, batch.keys)
-            run.log(
-                step,
-                {
-                    **losses,
-                    "first_token": errors[0],
-                    "last_token": errors[-1],
-                    "gradient_norm": norm,
-                },
-            )
+            ends = {"first_token": errors[0], "last_token": errors[-1]}
+            run.log(step, {**losses, **ends, "gradient_norm": norm})
             average.update_parameters(model)
             validates = validation.is_due(step + 1, run)
             if progress.stops_after(step + 1, run, saves=validates):
@@ -134,24 +122,60 @@ def main(experiment: Experiment) -> None:
                 found = validation.of_both(model, average.module, run)
                 run.record(step, found)
         last = found or validation.of_both(model, average.module, run)  # recorded before
+        is_averaged = last["validation_ema"] < last["validation"]
+        better = average.module if is_averaged else model
+        assert isinstance(better, ARModel)
+        record = training_record(
+            experiment,
+            "ar",
+            "train_ar",
+            pairs=store.fingerprint,
+            processes=run.world,
+            totals=progress.totals,
+        )
+        record["validation"] = {**last, "is_averaged": is_averaged}
+        others_wait_for(partial(hand_on, better, record, experiment.out / "ar"))
 
-        def hand_on() -> None:
-            is_averaged = last["validation_ema"] < last["validation"]
-            better = average.module if is_averaged else model
-            assert isinstance(better, ARModel)
-            better.save_pretrained(experiment.out / "ar")
-            record = training_record(
-                experiment,
-                "ar",
-                "train_ar",
-                pairs=store.fingerprint,
-                processes=run.world,
-                totals=progress.totals,
-            )
-            record["validation"] = {**last, "is_averaged": is_averaged}
-            write_record(experiment.out / "ar", record)
 
-        others_wait_for(hand_on)
+def fitted(config: ARConfig, store: TokenStore, device: torch.device) -> ARModel:
+    """A model at its start, which knows the tokens' statistics, and its head what they look like.
+
+    Raises:
+        ValueError: if the statistics are not those of the tokens.
+    """
+    model = start_ar(config).to(device).train()
+    model.set_statistics(store.mean.to(device), store.std.to(device))
+    places = torch.linspace(0, len(store) - 1, min(SAMPLED, len(store))).long()
+    sample = store.tokens[places].to(device)
+    model.check_statistics(sample)
+    model.head.fit(model.standardise(sample))
+    return model
+
+
+def losses_of(
+    experiment: Experiment,
+    model: ARModel,
+    batch: TokenBatch,
+    orderer: ImageSequence,
+    processor: OrdererProcessor,
+) -> tuple[Float[Tensor, "K"], dict[str, Float[Tensor, ""]]]:
+    """The loss of each token, their mean `loss` and, where captions are written, `caption`."""
+    settings, device = experiment.train_ar, model.null.device
+    tokens = batch.tokens.to(device)
+    dropped = torch.rand(len(tokens)) < settings.condition_drop
+    condition = condition_on(batch.captions, model, orderer, processor)
+    condition = model.drop(condition, dropped.to(device))
+    errors = model.loss(tokens, condition)
+    losses = {"loss": errors.mean()}
+    if settings.caption_weight:
+        losses["caption"] = loss_of_writing(model, tokens, batch.captions, processor)
+    return errors, losses
+
+
+def hand_on(model: ARModel, record: Mapping[str, JSON], folder: Path) -> None:
+    """Save a model for stage 3 and for use, with what it was trained with."""
+    model.save_pretrained(folder)
+    write_record(folder, record)
 
 
 if __name__ == "__main__":

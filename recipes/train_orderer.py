@@ -26,12 +26,15 @@ resuming then promise. Captions that are too long are left out as they are met, 
 resumed must name the same shards, but nobody checks that they hold the same.
 """
 
+from collections.abc import Sequence
 from itertools import islice
 
 from accelerate import PartialState
 from safetensors.torch import save_file
+from torch import Tensor
 
-from orderer import weights_named
+from data import Batch
+from orderer import OrdererProcessor, Stage1, weights_named
 from recipes.captioning import say
 from recipes.checking import build_stage1
 from recipes.data_settings import tell_skipped
@@ -111,27 +114,24 @@ def main(experiment: Experiment) -> None:
         ahead = batches.ahead(first * parts, settings.steps * parts, experiment.data.workers)
         for step in range(first, settings.steps):
             seed_everything(experiment.seed, run.rank, step)
-            weights = settings.objectives.weights(step)
             clear_gradients(list(learners.values()))
-            values, balanced = [], None
-            keys: list[str] = []
-            for _, batch in islice(ahead, parts):
-                said = say(batch, processor, model.config.tokens, settings.detail).to(device)
-                with precise(device, experiment.precision):
-                    terms = stage(batch.images.to(device), said, weights)
-                balanced = balanced or stage.balanced(terms, weights, step)
-                loss = terms.total(balanced)
-                pulls = terms.gradient_norms(balanced) if run.logs_at(step) else {}
-                (loss / parts).backward()
-                pulls = {f"gradient_norm/{name}": pull for name, pull in pulls.items()}
-                values.append({"loss": loss, **terms.values, **terms.apart, **pulls})
-                keys += batch.keys
-            means = mean_values(values)
+            some = [batch for _, batch in islice(ahead, parts)]
+            means = accumulate(experiment, stage, processor, step, some, pulls=run.logs_at(step))
+            keys = [key for batch in some for key in batch.keys]
             norm, *_ = apply_gradients(step, list(learners.values()), means, keys)
             run.log(step, {**means, "gradient_norm": norm})
             if progress.stops_after(step + 1, run):
                 return
         weights_of_all = whole(model.state_dict())
+        record = training_record(
+            experiment,
+            "orderer",
+            "train_orderer",
+            "execution",
+            pairs=pairs.fingerprint,
+            processes=processes,
+            totals=progress.totals,
+        )
 
         def hand_on() -> None:
             tell_skipped(pairs.name, batches.skipped)
@@ -140,18 +140,44 @@ def main(experiment: Experiment) -> None:
                 tensors = stage.discriminator.state_dict()
                 save_file(tensors, experiment.out / "discriminator.safetensors")
             processor.save_pretrained(experiment.out / "orderer")
-            record = training_record(
-                experiment,
-                "orderer",
-                "train_orderer",
-                "execution",
-                pairs=pairs.fingerprint,
-                processes=processes,
-                totals=progress.totals,
-            )
             write_record(experiment.out / "orderer", record)
 
         others_wait_for(hand_on)
+
+
+def accumulate(
+    experiment: Experiment,
+    stage: Stage1,
+    processor: OrdererProcessor,
+    step: int,
+    batches: Sequence[Batch],
+    *,
+    pulls: bool,
+) -> dict[str, Tensor]:
+    """Add up the gradients of a step's micro-batches; their mean losses are returned.
+
+    Args:
+        experiment: whose objectives they are.
+        stage: that learns.
+        processor: of its captions.
+        step: from 0; what is weighed, and how much, depends on it.
+        batches: of which the losses' mean is learned.
+        pulls: whether to give the norm of each objective's own gradient, too.
+    """
+    settings, device = experiment.train_orderer, stage.orderer.device
+    weights, balanced = settings.objectives.weights(step), None
+    values = []
+    for batch in batches:
+        said = say(batch, processor, stage.orderer.config.tokens, settings.detail).to(device)
+        with precise(device, experiment.precision):
+            terms = stage(batch.images.to(device), said, weights)
+        balanced = balanced or stage.balanced(terms, weights, step)
+        loss = terms.total(balanced)
+        norms = terms.gradient_norms(balanced) if pulls else {}
+        (loss / len(batches)).backward()
+        norms = {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+        values.append({"loss": loss, **terms.values, **terms.apart, **norms})
+    return mean_values(values)
 
 
 if __name__ == "__main__":
