@@ -118,6 +118,8 @@ class Fidelity:
 
         A Fréchet distance depends on the numbers of images: there are as many training images as
         generated ones, spread over all. The halves of the split are fewer. None, if too few.
+        Rebuilt images are of the real ones that they are held against, so that their number adds
+        less to their distance than it does to that of generated ones.
         """
         number = len(rebuilt)
         places = torch.linspace(0, len(learned) - 1, min(number, len(learned))).long()
