@@ -59,9 +59,9 @@ from data.image_rules import (
 from data.images import resize
 from data.source import HUGGING_FACE
 from recipes.engine.cli import run as start
-from recipes.engine.pictures import captioned_grid
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
+from recipes.engine.sheets import captioned_grid
 from recipes.engine.training import prepare_alone
 from recipes.scorers import open_scorer
 

@@ -21,7 +21,7 @@ from orderer import OrdererProcessor
 from orderer.sequences import load_sequence
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
-from recipes.engine.pictures import captioned_grid
+from recipes.engine.sheets import captioned_grid
 from recipes.engine.training import prepare_alone
 from recipes.own_score import own_score
 

@@ -15,7 +15,7 @@ from orderer import OrdererProcessor
 from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 from recipes.decoding import BATCH, decoded
-from recipes.engine import pictures
+from recipes.engine.sheets import captioned_grid
 from recipes.experiment import Experiment
 from recipes.feature_space import FeatureSpace
 from recipes.fidelity import Fidelity, sentence
@@ -82,7 +82,7 @@ def generation(
     def judged(guidance_scale: float, picture: str) -> dict[str, Any]:
         tokens = drawer.draw(captions, guidance_scale)
         images = decoded(orderer, tokens)
-        pictures.captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / picture, 6)
+        captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / picture, 6)
         standard = drawer.model.standardise(tokens)
         spread = deviations(standard).tolist() if len(tokens) > 1 else []
         if drifts := drifting(spread):

@@ -11,6 +11,7 @@ from orderer.sequences import load_sequence
 from orderer.sequences.paths import PATHS, shuffled
 from recipes.decoding import decoded
 from recipes.engine import pictures
+from recipes.engine.sheets import strips
 from recipes.experiment import Experiment
 from recipes.generation import Drawer, said
 
@@ -37,4 +38,4 @@ def draw_together(arms: Mapping[str, Experiment], guidance_scale: float, path: P
         drawer = Drawer(experiment=experiment, orderer=sequence, processor=processor, model=model)
         captions = said(experiment, experiment.data.open_unseen(processor.image_size), ROWS)
         columns[arm] = decoded(sequence, drawer.draw(captions, guidance_scale))
-    pictures.strips(columns, path)
+    strips(columns, path)

@@ -23,8 +23,8 @@ from orderer.evaluation import (
 )
 from orderer.patches import patchify
 from recipes.decoding import decoded
-from recipes.engine import pictures
 from recipes.engine.processes import seed_everything
+from recipes.engine.sheets import strips
 from recipes.experiment import Experiment
 from recipes.probing import tokens_of
 
@@ -63,7 +63,7 @@ def strings_read(
             "most": level and most_recovered(level * bits, _by_length(pairs), len(ALPHABET)),
             "psnr": mean_psnr(pairs.images, rebuilt),
         }
-    pictures.strips(shown, folder / "strings.png")
+    strips(shown, folder / "strings.png")
     return found
 
 

@@ -19,6 +19,7 @@ from orderer.objectives import Teacher, perceptual_distance
 from orderer.sequences import ImageSequence
 from recipes.decoding import decoded
 from recipes.engine import pictures
+from recipes.engine.sheets import prefix_strips
 from recipes.experiment import Experiment
 from recipes.feature_space import FeatureSpace
 from recipes.fidelity import Fidelity
@@ -56,7 +57,7 @@ def reconstruction(
     lengths = prefix_lengths(orderer.config.tokens)
     maps = gain_maps(images, [rebuilt[k] for k in sorted(rebuilt)], least=1)
     shown = {k: rebuilt[k][:SHOWN].numpy() for k in lengths}
-    pictures.prefix_strips(images[:SHOWN].numpy(), shown, folder / "strips.png")
+    prefix_strips(images[:SHOWN].numpy(), shown, folder / "strips.png")
     pictures.gain_maps(maps.numpy(), folder / "gains.png")
     cells = orderer.config.image_size // orderer.config.patch_size
     leak = raster_leak(maps, cells)

@@ -26,8 +26,8 @@ from orderer import Orderer, OrdererProcessor
 from orderer.index import RetrievalIndex
 from orderer.search import CoarseToFine, Hits, agreement, make_search
 from recipes.engine.cli import run as start
-from recipes.engine.pictures import captioned_grid
 from recipes.engine.settings import at_least
+from recipes.engine.sheets import captioned_grid
 from recipes.engine.training import prepare_alone
 from recipes.loading import load_orderer
 

@@ -1,33 +1,27 @@
-"""PNG pictures from arrays and numbers: what a training made, and how it went.
+"""PNG pictures of numbers: curves, paths, maps.
 
-Letters: N images, S pixels on a side, K tokens. Images are uint8, red, green, blue.
+Letters: S pixels on a side, K tokens.
 """
 
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from math import ceil, isfinite, isqrt
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image
 
-from .files import JSON, replace_file
+from .files import JSON
+from .sheets import INK, Array, save_image
 
-Array: TypeAlias = Tensor | NDArray[Any]
-"""On the CPU."""
-
-INK, SOFT, LINE = "#222831", "#5b6570", "#e3e7eb"
+SOFT, LINE = "#5b6570", "#e3e7eb"
 COLOURS = ("#1f5f99", "#d1603d", "#3f8f6b", "#8461a8", "#b98b1d", "#5b6570")
 DASHES = ("-", "--", ":")
 """Of the first lines, of the next ones, which have the same colours, and of the rest."""
@@ -54,71 +48,11 @@ STYLE = {
     "savefig.dpi": 150,
 }
 
-FONT_FILE = files("matplotlib") / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-MARGIN, GAP = 20, 10
-"""Pixels around a sheet of images, and between them."""
-STRIP_SIDE, GRID_SIDE = 128, 192
-"""About the pixels on a side of one enlarged image."""
-TEXT, TEXT_LINE = 16, 21
-"""Pixels of a letter's size, and from one line to the next."""
-CAPTION_LINES = 8
-CAPTION_LETTERS = 800
-"""A caption that needs more lines ends in an ellipsis; more letters are not even measured."""
-
 MAPS_IN_A_ROW = 8
 TICKS_APART = 1.2
 """How many times the one before a tick of a logarithmic axis is, at least."""
 NOT_LOSSES = {"step", "seconds", "samples_per_second", "gradient_norm"}
 """What a line of a training's log holds beside its losses."""
-
-
-def prefix_strips(originals: Array | None, rebuilt: Mapping[int, Array], path: Path) -> None:
-    """Draw each image as its prefixes rebuild it, from the shortest on, one image a row.
-
-    Args:
-        originals: [N, 3, S, S], the last column; None leaves it out.
-        rebuilt: prefix length to images [N, 3, S, S].
-        path: of the PNG file.
-
-    Raises:
-        ValueError: if there is no prefix, or images are not uint8, square and of one shape.
-    """
-    if not rebuilt:
-        raise ValueError("rebuilt must hold at least 1 prefix, got 0")
-    first, *others = sorted(rebuilt)
-    columns = {f"{first} token{'s' * (first > 1)}": _checked_images(rebuilt[first])}
-    columns |= {str(length): _checked_images(rebuilt[length]) for length in others}
-    if originals is not None:
-        columns["original"] = _checked_images(originals)
-    _draw_strips(columns, path)
-
-
-def strips(columns: Mapping[str, Array], path: Path) -> None:
-    """Draw images [N, 3, S, S] column by column under their titles, one image a row.
-
-    Raises:
-        ValueError: if there is no column, or images are not uint8, square and of one shape.
-    """
-    if not columns:
-        raise ValueError("strips must have at least 1 column, got 0")
-    _draw_strips({title: _checked_images(each) for title, each in columns.items()}, path)
-
-
-def captioned_grid(images: Array, captions: Sequence[str], path: Path, columns: int = 4) -> None:
-    """Draw images [N, 3, S, S] row by row, each above its caption.
-
-    Raises:
-        ValueError: if the counts differ, columns is below 1, or images are not uint8 and square.
-    """
-    pictures = [_enlarged(image, GRID_SIDE) for image in _checked_images(images)]
-    if len(captions) != len(pictures):
-        raise ValueError(f"each image needs a caption, got {len(captions)} for {len(pictures)}")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
-    texts = [_wrapped(caption, pictures[0].width) for caption in captions]
-    starts = range(0, len(pictures), columns)
-    rows = [(pictures[at : at + columns], texts[at : at + columns]) for at in starts]
-    _draw_grid(rows, path)
 
 
 def curves(
@@ -280,78 +214,6 @@ def heat_map(values: Array, path: Path, *, x_label: str, y_label: str, legend: s
         _save_figure(figure, path)
 
 
-def _draw_strips(columns: Mapping[str, UInt8[np.ndarray, "N 3 S S"]], path: Path) -> None:
-    shapes = {images.shape for images in columns.values()}
-    if len(shapes) > 1:
-        raise ValueError(f"the columns of a strip must have one shape, got {sorted(shapes)}")
-    pictures = {
-        title: [_enlarged(image, STRIP_SIDE) for image in images]
-        for title, images in columns.items()
-    }
-    rows = len(next(iter(pictures.values())))
-    side = next(iter(pictures.values()))[0].width
-    step, top = side + GAP, MARGIN + TEXT_LINE + GAP // 2
-    width, height = len(columns) * step - GAP + 2 * MARGIN, rows * step - GAP + top + MARGIN
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, (title, enlarged) in enumerate(pictures.items()):
-        left = MARGIN + column * step
-        draw.text((left + side / 2, MARGIN), title, fill=INK, font=_font(), anchor="ma")
-        for row, picture in enumerate(enlarged):
-            sheet.paste(picture, (left, top + row * step))
-    _save_image(sheet, path)
-
-
-def _draw_grid(
-    rows: Sequence[tuple[Sequence[Image.Image], Sequence[Sequence[str]]]], path: Path
-) -> None:
-    """Draw rows of pictures over their captions, a caption being lines of text."""
-    side, step = rows[0][0][0].width, rows[0][0][0].width + 2 * GAP
-    heights = [side + GAP + max(map(len, texts)) * TEXT_LINE + 2 * GAP for _, texts in rows]
-    width = len(rows[0][0]) * step - 2 * GAP + 2 * MARGIN
-    sheet = Image.new("RGB", (width, sum(heights) - 2 * GAP + 2 * MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (pictures, texts) in enumerate(rows):
-        top = MARGIN + sum(heights[:number])
-        for column, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
-            left = MARGIN + column * step
-            sheet.paste(picture, (left, top))
-            for line, text in enumerate(lines):
-                place = (left, top + side + GAP + line * TEXT_LINE)
-                draw.text(place, text, fill=INK, font=_font())
-    _save_image(sheet, path)
-
-
-def _enlarged(image: UInt8[np.ndarray, "3 S S"], side: int) -> Image.Image:
-    """Repeat every pixel a whole number of times, so that the image has about `side` of them."""
-    size = image.shape[-1] * max(1, round(side / image.shape[-1]))
-    return Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), Image.Resampling.NEAREST)
-
-
-def _wrapped(caption: str, width: int) -> list[str]:
-    """Break a caption into lines of at most `width` pixels, between words where it can."""
-    printable = "".join(c if c.isprintable() else " " for c in caption[:CAPTION_LETTERS])
-    rest, lines = " ".join(printable.split()), list[str]()
-    while rest and len(lines) < CAPTION_LINES:
-        fits = _letters_that_fit(rest, width)
-        space = rest.rfind(" ", 0, fits + 1) if fits < len(rest) else -1
-        cut = space if space > 0 else fits
-        lines.append(rest[:cut])
-        rest = rest[cut:].lstrip()
-    if rest:
-        line = lines[-1]
-        lines[-1] = line[: _letters_that_fit(line, width - int(_font().getlength("…")) - 1)] + "…"
-    return lines
-
-
-def _letters_that_fit(text: str, width: int) -> int:
-    """How many of the first letters are at most `width` pixels long together, at least 1."""
-    count = 1
-    while count < len(text) and _font().getlength(text[: count + 1]) <= width:
-        count += 1
-    return count
-
-
 def _set_x_ticks(axes: Any, values: Sequence[int], log2_x: bool) -> None:
     if not log2_x:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -414,16 +276,6 @@ def _draw_gain_legend(figure: Any, panels: Any) -> None:
     bar.outline.set_edgecolor(LINE)
 
 
-def _checked_images(images: Array) -> UInt8[np.ndarray, "N 3 S S"]:
-    array = np.asarray(images)
-    if array.dtype != np.uint8:
-        raise ValueError(f"images must be uint8, got {array.dtype}")
-    is_square = array.ndim == 4 and array.shape[1] == 3 and array.shape[2] == array.shape[3]
-    if not is_square or not array.size:
-        raise ValueError(f"images must have the shape [N, 3, S, S], got {list(array.shape)}")
-    return array
-
-
 def _checked_gains(maps: Array) -> Float[np.ndarray, "K S S"]:
     array = np.asarray(maps, dtype=float)
     if array.ndim != 3 or array.shape[1] != array.shape[2] or not array.size:
@@ -458,20 +310,9 @@ def _loss_names(stage: str, lines: Sequence[Mapping[str, JSON]]) -> list[str]:
     return losses
 
 
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(FONT_FILE), TEXT)
-
-
 def _save_figure(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     drawn = Image.open(buffer).convert("RGB")
     # A palette more than halves the file. The default method would drop colours that are rare.
-    _save_image(drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE), path)
-
-
-def _save_image(image: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    replace_file(path, buffer.getvalue())
+    save_image(drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE), path)

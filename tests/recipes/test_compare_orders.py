@@ -17,7 +17,7 @@ from orderer.sequences import FixedOrder, load_sequence
 from recipes import evaluate, fit_order, train_ar, write_tokens
 from recipes.compare_orders import ARMS, Laboratory, check, of_arm
 from recipes.engine.cli import run as start
-from recipes.engine.pictures import GAP, MARGIN, TEXT_LINE
+from recipes.engine.sheets import GAP, MARGIN, TEXT_LINE
 from recipes.experiment import ARTraining, Experiment, OrdererTraining
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
