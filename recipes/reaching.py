@@ -3,6 +3,8 @@
 B batch   K tokens   D channels of a token
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -49,8 +51,10 @@ class Reaching(nn.Module):
                 return {"alignment": self._aligned(orderer, model, seen, said)}
             case "decode":
                 return {"decoded": _decoded(orderer, model, seen, condition, images)}
-            case "rate":
-                nats = rate(model, seen, condition, self.noise)
+            case "rate" if seen.requires_grad:
+                given = replace(condition, states=condition.states.detach())
+                with frozen(model):  # it would else learn levels that hardly decide what is drawn
+                    nats = rate(model, seen, given, self.noise)
                 return {"rate": nats.mean() / seen.shape[2]}
             case _:
                 return {}

@@ -106,6 +106,22 @@ def test_a_route_by_guesses_needs_a_head_that_guesses(route: Route, tiny_orderer
         Reaching(route, tiny_orderer, model, noise=0.1)
 
 
+def test_a_rate_reaches_all_tokens_and_leaves_the_model_alone(
+    tiny_orderer: Orderer, tiny_ar: ARModel
+) -> None:
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    tokens = tiny_orderer.encode(images).detach()
+    reaching = Reaching("rate", tiny_orderer, tiny_ar, noise=0.1)
+    asked = (tiny_ar.unconditioned(3), SAID, images)
+    learning = [p.requires_grad for p in tiny_ar.parameters()]
+    assert reaching(tiny_orderer, tiny_ar, tokens, *asked) == {}  # nobody there to be reached
+    (loss,) = reaching(tiny_orderer, tiny_ar, tokens.requires_grad_(), *asked).values()
+    loss.backward()
+    assert tokens.grad is not None and bool((tokens.grad.abs().sum(dim=(0, 2)) > 0).all())
+    assert all(p.grad is None for p in tiny_ar.parameters())
+    assert [p.requires_grad for p in tiny_ar.parameters()] == learning
+
+
 def test_decoded_guesses_reach_what_is_looked_back_at_and_leave_the_decoder_alone(
     tiny_orderer: Orderer, tiny_ar: ARModel
 ) -> None:
