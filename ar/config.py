@@ -5,7 +5,7 @@ from math import inf, isfinite
 from typing import Any, Literal
 
 from orderer.flow import Density
-from orderer.pieces import END_PIECE, PIECES
+from orderer.pieces import check_pieces
 from orderer.pretrained import CheckedConfig
 
 
@@ -122,14 +122,6 @@ class ARConfig(CheckedConfig):
         return self.writes or self.condition == "words"
 
     def _check_pieces(self) -> None:
-        pieces = self.caption_pieces
-        if not pieces:
+        if not self.caption_pieces:
             raise ValueError("an AR model with words of its own needs caption_pieces, got none")
-        if pieces != sorted(set(pieces)):
-            raise ValueError("caption_pieces must rise, each standing there once")
-        if END_PIECE not in pieces:
-            raise ValueError(f"caption_pieces must hold the end of a text, {END_PIECE}")
-        if not 0 <= pieces[0] <= pieces[-1] < PIECES:
-            raise ValueError(
-                f"caption_pieces must lie in 0..{PIECES - 1}, got {pieces[0]}..{pieces[-1]}"
-            )
+        check_pieces(self.caption_pieces)

@@ -103,16 +103,19 @@ def read_all(source: PairSource, framing: Framing) -> Iterator[Pair | Damaged]:
 def check_skipped(
     source: PairSource, good: int, skipped: Mapping[str, int], max_skipped: float
 ) -> None:
-    """Refuse a source of which too much is damaged.
+    """Refuse a source of which too much is damaged, or all.
 
     Raises:
-        ValueError: if more samples are damaged than the share `max_skipped`; one always may be.
+        ValueError: if more samples are damaged than the share `max_skipped`, one may always be; or
+            if none is good.
     """
     lost = sum(skipped.values())
     if lost > max(1, max_skipped * (good + lost)):
         raise ValueError(
             f"{source.name} has {good} good pairs and too many bad ones, {in_words(skipped)}"
         )
+    if not good:
+        raise ValueError(f"{source.name} has no pair that can be read, {in_words(skipped)}")
 
 
 def _joined(

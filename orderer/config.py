@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 from .migrations import ORDERER_MIGRATIONS
-from .pieces import END_PIECE, PIECES
+from .pieces import PIECES, check_pieces
 from .pretrained import CheckedConfig
 
 
@@ -151,15 +151,7 @@ class OrdererConfig(CheckedConfig):
     def _check_pieces(self, pieces: list[int]) -> None:
         if self.fusion_layers is None:
             raise ValueError("caption_pieces need fusion_layers to write them, got null")
-        if pieces != sorted(set(pieces)):
-            raise ValueError("caption_pieces must grow, each standing there once")
-        if END_PIECE not in pieces:
-            raise ValueError(f"caption_pieces must hold the end of a text, {END_PIECE}")
-        if not 0 <= pieces[0] <= pieces[-1] < self.vocabulary:
-            raise ValueError(
-                f"caption_pieces must lie in 0..{self.vocabulary - 1}, "
-                f"got {pieces[0]}..{pieces[-1]}"
-            )
+        check_pieces(pieces, self.vocabulary)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from data import Damaged, PairSource, check_skipped, decoded, in_words
+from data import Damaged, PairSource, check_skipped, decoded
 from recipes.clip import BATCH, Clip
 from recipes.engine.processes import is_first, of_all, rank_and_world, texts_of_all
 
@@ -54,8 +54,6 @@ def embed_images(pairs: PairSource, clip: Clip, max_skipped: float) -> Embedded:
         captions += [tuple(of_one) for of_one in found]
         skipped.update(left_out)
     check_skipped(pairs, len(captions), skipped, max_skipped)
-    if not captions:
-        raise ValueError(f"{pairs.name} has no pair that can be read, {in_words(skipped)}")
     images = rows_of_all(torch.cat(parts) if parts else None, clip.device)
     return Embedded(images=images, captions=captions, skipped=skipped)
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import Damaged, Framing, Pair, PairSource, check_skipped, in_words, open_source, read_all
+from data import Damaged, Framing, Pair, PairSource, check_skipped, open_source, read_all
 from orderer import Orderer, prefix_lengths
 from orderer.index import ABOUT, About, RetrievalIndex
 from recipes.data_settings import DataSettings, tell_skipped
@@ -92,8 +92,6 @@ def main(config: Config) -> None:
         kept[:, first : len(keys)] = _embedded([pair for _, pair in batch], model, prefixes)
     tell_skipped(pairs.name, skipped)
     check_skipped(pairs, len(keys), skipped, config.data.max_skipped)
-    if not keys:
-        raise ValueError(f"{pairs.name} has no pair that can be read, {in_words(skipped)}")
     assert model.saved is not None  # it was loaded
     index = RetrievalIndex(
         embeddings={k: kept[place, : len(keys)] for place, k in enumerate(prefixes)},

@@ -70,7 +70,7 @@ class OrdererScorer:
     def __call__(
         self, images: UInt8[Tensor, "B 3 S S"], captions: Sequence[Sequence[str]]
     ) -> Float[Tensor, "B"]:
-        read = [[each for each in of_one if self._reads(each)] for of_one in captions]
+        read = [[each for each in of_one if self.processor.fits(each)] for of_one in captions]
         scores = torch.full((len(images),), UNREAD)
         places = [place for place, of_one in enumerate(read) if of_one]
         if places:
@@ -79,13 +79,6 @@ class OrdererScorer:
             texts = self.model.embed_texts(text.to(self.device))
             scores[places] = _best(embedded, texts, [read[place] for place in places]).cpu()
         return scores
-
-    def _reads(self, caption: str) -> bool:
-        try:
-            self.processor.text([caption])
-        except ValueError:
-            return False
-        return True
 
 
 def _best(

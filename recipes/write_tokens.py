@@ -22,7 +22,6 @@ from data import (
     PairSource,
     apart,
     check_skipped,
-    in_words,
     read_all,
     write_tokens,
 )
@@ -67,8 +66,6 @@ def write(path: Path, pairs: PairSource, model: ImageSequence, max_skipped: floa
             images.clear()
     tell_skipped(pairs.name, skipped)
     check_skipped(pairs, len(keys), skipped, max_skipped)
-    if not keys:
-        raise ValueError(f"{pairs.name} has no pair that can be read, {in_words(skipped)}")
     write_tokens(
         path,
         torch.cat(parts),

@@ -188,25 +188,15 @@ class TokenDenoiser(Denoiser):
         return self.to_token(torch.addcmul(shift, factor, self.norm(h)))
 
 
-class TokenBlock(nn.Module):
-    """A residual MLP, shifted, multiplied and gated; `modulate` is applied by who holds it."""
+class TokenBlock(TimeBlock):
+    """The same with a norm that learns; `modulate` is applied by who holds the block."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
+        super().__init__(width)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
-        self.mlp = mlp(width)
         self.modulate = nn.Linear(width, 3 * width)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
-
-    def forward(
-        self,
-        h: Float[Tensor, "*n V"],
-        shift: Float[Tensor, "*#n V"],
-        factor: Float[Tensor, "*#n V"],
-        gate: Float[Tensor, "*#n V"],
-    ) -> Float[Tensor, "*n V"]:
-        return torch.addcmul(h, gate, self.mlp(torch.addcmul(shift, factor, self.norm(h))))
 
 
 def mlp(width: int) -> nn.Sequential:

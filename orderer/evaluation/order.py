@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
+from ..sequences.paths import spiral
 from .reconstruction import squared_errors
 
 DECIMALS = 6
@@ -84,16 +85,8 @@ def scans(cells: int) -> dict[str, Int[Tensor, "P"]]:
     grid = torch.arange(cells * cells).view(cells, cells)
     snake = grid.clone()
     snake[1::2] = snake[1::2].flip(1)
-    ranks = {"row": grid, "column": grid.T, "snake": snake, "spiral": _spiral(grid)}
+    ranks = {"row": grid, "column": grid.T, "snake": snake, "spiral": spiral(cells).argsort()}
     return {name: rank.flatten() for name, rank in ranks.items()}
-
-
-def _spiral(grid: Int[Tensor, "c c"]) -> Int[Tensor, "c c"]:
-    path, rest = [], grid
-    while rest.numel():
-        path.append(rest[0])
-        rest = rest[1:].rot90()  # the next side of the spiral comes to the top
-    return torch.cat(path).argsort().view_as(grid)
 
 
 def _cell_gains(maps: Float[Tensor, "K S S"], cells: int) -> Float64[Tensor, "K P"]:

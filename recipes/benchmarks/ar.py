@@ -32,7 +32,7 @@ from recipes.engine.fast_matmul import use_fast_matmul, use_own_matmul
 from recipes.engine.optim import make_optimizers
 from recipes.engine.training import precise
 
-from .case import Case, in_turns
+from .case import DTYPES, Case, Precision, cpu_seconds, in_turns
 from .plain_ar import PlainAR
 
 SIZE: dict[str, Any] = {
@@ -53,9 +53,6 @@ TRAINED = 8
 """Images of a training step."""
 BASE = {"tokens": 64, "steps": 8, "batch": 4}
 COSTS = {"tokens": (16, 32, 64), "steps": (4, 8, 16, 25), "batch": (1, 4, 16)}
-
-Precision = Literal["fp32", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def measure(runs: int) -> Iterator[Case]:
@@ -97,7 +94,7 @@ def _linear(rows: int, precision: Precision, runs: int) -> Case:
 
     def rate(layers: list[Any]) -> float:
         with torch.no_grad():
-            return work / _seconds(lambda: [layer(x) for _ in range(times) for layer in layers])
+            return work / cpu_seconds(lambda: [layer(x) for _ in range(times) for layer in layers])
 
     name, unit = f"linear_{rows}_rows_{precision}", "GFLOP/s of one core"
     return in_turns(name, unit, lambda: rate(packed), lambda: rate(layers), runs)
@@ -186,8 +183,8 @@ def _training(model: ARModel, precision: Precision, runs: int) -> Case:
     return in_turns(
         f"train_step_batch_{TRAINED}_{precision}",
         "s",
-        lambda: _seconds(ours),
-        lambda: _seconds(plain),
+        lambda: cpu_seconds(ours),
+        lambda: cpu_seconds(plain),
         runs,
         is_rate=False,
         errors={"error_ours": error},
@@ -232,10 +229,3 @@ def plain_step(model: ARModel, tokens: Tensor) -> Callable[[], float]:
 def _loss(model: ARModel, tokens: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return model.loss(tokens, model.unconditioned(len(tokens)), generator).mean()
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """CPU time, which other programs do not lengthen much."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began

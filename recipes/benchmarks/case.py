@@ -1,9 +1,15 @@
 """A measured case: both sides in turns, medians, and their ratio."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Literal
 
+import torch
+
+Precision = Literal["fp32", "bf16"]
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Measure = Callable[[], float]
 """Does the work once and returns its figure."""
 
@@ -61,3 +67,17 @@ def in_turns(
     figures = [(ours(), reference()) for _ in range(runs)]
     a, b = zip(*figures, strict=True)
     return Case(name=name, unit=unit, ours=a, reference=b, is_rate=is_rate, errors=errors or {})
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time, which other programs do not lengthen much."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def clock_seconds(work: Callable[[], object]) -> float:
+    """What somebody waits for: a disk, too."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

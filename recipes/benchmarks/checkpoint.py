@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -15,7 +14,7 @@ from recipes.engine.parts import Groups
 from recipes.engine.saving import Saver
 from recipes.experiment import Experiment
 
-from .case import Case, in_turns
+from .case import Case, clock_seconds, in_turns
 from .orderer import BATCH, NOT_RUN, SIZE, draw_images, our_step
 
 
@@ -31,7 +30,7 @@ def measure(runs: int) -> Iterator[Case]:
     weights = model.state_dict()
     tensors = {"orderer": weights, **{f"orderer-moment-{n}": weights for n in (1, 2)}}
     step, steps = our_step(model, draw_images(model, BATCH), "bf16"), Experiment.checkpoint_every
-    seconds = median(_seconds(step) for _ in range(3))
+    seconds = median(clock_seconds(step) for _ in range(3))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         saved = in_turns(
@@ -63,18 +62,11 @@ def measure(runs: int) -> Iterator[Case]:
 def _save(folder: Path, tensors: Groups, in_background: bool) -> float:
     """How long training stands still for a save."""
     saver = Saver(folder=folder / "ours", in_background=in_background)
-    seconds = _seconds(lambda: saver.save(1, tensors, {}))
+    seconds = clock_seconds(lambda: saver.save(1, tensors, {}))
     saver.finish()
     shutil.rmtree(folder / "ours")
     return seconds
 
 
 def _plain_save(folder: Path, tensors: Groups) -> float:
-    return _seconds(lambda: torch.save(tensors, folder / "plain.pt"))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Of the clock: a disk is waited for."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    return clock_seconds(lambda: torch.save(tensors, folder / "plain.pt"))

@@ -1,8 +1,6 @@
 """A step of stage 3 against a step of stage 1 and one of stage 2, of the same sizes and pairs."""
 
 import copy
-import resource
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,11 +15,12 @@ from recipes.captioning import say
 from recipes.conditions import condition_on
 from recipes.data_settings import DataSettings
 from recipes.engine.fast_matmul import use_fast_matmul
+from recipes.engine.memory import peak_memory
 from recipes.engine.training import precise, update
 from recipes.experiment import Experiment, JointTraining
 from recipes.joining import Joint
 
-from .case import Case, in_turns
+from .case import Case, cpu_seconds, in_turns
 
 MEASURED: tuple[Route, ...] = ("align", "context", "decode", "rate")
 EXPERIMENT = Experiment(data=DataSettings(train_count=512))
@@ -53,12 +52,14 @@ def measure(runs: int, experiment: Experiment = EXPERIMENT) -> Iterator[Case]:
         case = in_turns(
             f"joint_step_{route}",
             "s of CPU time",
-            partial(_seconds, partial(joint.learn, 0, batch)),
-            partial(_seconds, apart),
+            partial(cpu_seconds, partial(joint.learn, 0, batch)),
+            partial(cpu_seconds, apart),
             runs,
             is_rate=False,
         )
-        yield replace(case, errors={"peak_memory_so_far_bytes": 1024.0 * _peak()})
+        yield replace(
+            case, errors={"peak_memory_so_far_bytes": float(peak_memory(torch.device("cpu")))}
+        )
 
 
 def _apart(
@@ -86,15 +87,3 @@ def _apart(
         update(0, loss, [second])
 
     return step
-
-
-def _peak() -> int:
-    """The most memory that this process has held, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """CPU time, which other programs do not lengthen much."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began

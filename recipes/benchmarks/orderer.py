@@ -7,7 +7,6 @@ Source of the size: Yu et al. 2024, https://arxiv.org/abs/2406.07550, and its co
 import copy
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from recipes.engine.fast_matmul import use_fast_matmul, use_own_matmul
 from recipes.engine.optim import make_optimizers
 from recipes.engine.training import precise
 
-from .case import Case, in_turns
+from .case import DTYPES, Case, Precision, cpu_seconds, in_turns
 from .stock_orderer import StockOrderer
 
 SIZE = {
@@ -39,9 +38,6 @@ BATCH = 4
 GPU_BATCH = 256
 PRODUCT = 8192
 """Side of the matrices whose product gives a GPU's rate."""
-
-Precision = Literal["fp32", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def measure(runs: int) -> Iterator[Case]:
@@ -73,7 +69,7 @@ def _linears(precision: Precision, runs: int) -> Case:
     work = 2e-9 * x.shape[0] * linear.weight.numel()
 
     def rate(layer: Callable[[Tensor], Tensor]) -> float:
-        return work / _seconds(lambda: layer(x))
+        return work / cpu_seconds(lambda: layer(x))
 
     name = f"linear_{precision}"
     return in_turns(name, "GFLOP/s of one core", lambda: rate(packed), lambda: rate(linear), runs)
@@ -122,8 +118,8 @@ def _training(model: Orderer, images: Tensor, precision: Precision, runs: int) -
     return in_turns(
         f"train_step_{SIZE['image_size']}px_{precision}",
         "s",
-        lambda: _seconds(ours),
-        lambda: _seconds(stock),
+        lambda: cpu_seconds(ours),
+        lambda: cpu_seconds(stock),
         runs,
         is_rate=False,
         errors=errors,
@@ -206,14 +202,7 @@ def _error(tokens: Tensor, exact: Tensor) -> float:
 
 def _rate(encode: Callable[[], Tensor]) -> float:
     with torch.no_grad():
-        return BATCH / _seconds(encode)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """CPU time, which other programs do not lengthen much."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
+        return BATCH / cpu_seconds(encode)
 
 
 def _seconds_of_device(work: Callable[[], object], device: torch.device) -> float:

@@ -3,8 +3,7 @@
 N images   M captions   E size of the embedding   J prefixes
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from orderer.evaluation import retrieval_metrics
 from recipes.engine.memory import peak_memory
 
-from .case import Case, in_turns
+from .case import Case, clock_seconds, in_turns
 
 IMAGES = 5_000
 CAPTIONS = 25_010
@@ -39,7 +38,7 @@ def measure(runs: int) -> Iterator[Case]:
     peaks: list[int] = []
 
     def ours() -> float:
-        seconds = _seconds(lambda: [retrieval_metrics(at, texts, owner, KS) for at in images])
+        seconds = clock_seconds(lambda: [retrieval_metrics(at, texts, owner, KS) for at in images])
         peaks.append(peak_memory(torch.device("cpu")))
         return seconds
 
@@ -47,7 +46,7 @@ def measure(runs: int) -> Iterator[Case]:
         f"retrieval_{IMAGES}_images_{CAPTIONS}_captions_{PREFIXES}_prefixes",
         "s",
         ours,
-        lambda: _seconds(lambda: [plain_recalls(at, texts, owner, KS) for at in images]),
+        lambda: clock_seconds(lambda: [plain_recalls(at, texts, owner, KS) for at in images]),
         runs,
         is_rate=False,
     )
@@ -80,10 +79,3 @@ def _listed(
         ]
     )
     return {f"r{k}": hits[:, :k].any(dim=1).double().mean().item() for k in ks}
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Of the clock: what somebody waits for."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

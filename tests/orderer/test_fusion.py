@@ -236,7 +236,7 @@ def test_saved_and_loaded_it_writes_the_same(
     ("settings", "sentence"),
     [
         ({"caption_pieces": [END_PIECE]}, "caption_pieces need fusion_layers"),
-        ({"fusion_layers": 1, "caption_pieces": [7, 5, END_PIECE]}, "caption_pieces must grow"),
+        ({"fusion_layers": 1, "caption_pieces": [7, 5, END_PIECE]}, "caption_pieces must rise"),
         ({"fusion_layers": 1, "caption_pieces": [5]}, "must hold the end of a text"),
         ({"fusion_layers": 1, "caption_pieces": [-1, END_PIECE]}, "caption_pieces must lie in"),
         ({"fusion_layers": 0}, "fusion_layers must be at least 1, got 0"),
