@@ -25,7 +25,8 @@ def trained_once(
         on: all that the training depends on: tensors by their values, the rest by how it is
             written.
     """
-    file = folder / f"{type(make()).__name__.lower()}-{_digest(on)[:16]}.safetensors"
+    key = _digest((torch.__version__, *on))[:16]
+    file = folder / f"{type(make()).__name__.lower()}-{key}.safetensors"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")  # another run may train the same one now
@@ -44,7 +45,7 @@ def digest_of_net(net: nn.Module) -> str:
 
 def _digest(on: tuple[object, ...]) -> str:
     found = hashlib.sha256()
-    for each in (torch.__version__, *on):
+    for each in on:
         if isinstance(each, Tensor):
             found.update(repr((each.shape, each.dtype)).encode())
             found.update(each.cpu().contiguous().numpy().tobytes())
