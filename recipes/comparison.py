@@ -129,10 +129,11 @@ def made_by(runs: Iterable[Path]) -> dict[str, list[str]]:
                 found[name].add(str(said.get("commit")))
                 hardware = said.get("hardware", {})
                 found["hardware"].add(str(hardware.get("gpu") or hardware.get("cpu")))
+    by = {name: sorted(each) for name, each in found.items()}
     for name in ("trained", "measured"):
-        if len(found[name]) > 1:
-            print(f"runs were {name} at {len(found[name])} commits: {', '.join(found[name])}")
-    return {name: sorted(each) for name, each in found.items()}
+        if len(by[name]) > 1:
+            print(f"runs were {name} at {len(by[name])} commits: {', '.join(by[name])}")
+    return by
 
 
 def tell(tables: Iterable[Table], page: Path) -> None:
