@@ -22,6 +22,11 @@ LINEAR = torch.ops.mkldnn._linear_pointwise.default
 """Looked up once: at each call that takes as long as a small product."""
 
 
+def multiplies_bf16() -> bool:
+    """Whether this processor has the instructions for products in bf16: not all have AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class PackedLinear(nn.Module):
     """A linear layer without gradients; it cannot be saved, the one it is made from can.
 
@@ -52,6 +57,8 @@ def pack(model: M, dtype: torch.dtype = torch.float32) -> M:
     """
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"products can be made in float32 or bfloat16, got {dtype}")
+    if dtype == torch.bfloat16 and not multiplies_bf16():
+        raise ValueError("this processor makes no products in bfloat16, pack in float32")
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
             raise ValueError(

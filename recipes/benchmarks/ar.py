@@ -7,13 +7,14 @@ nor guidance. Figures are of CPU time on one thread. The sides of a case:
   computes the modulations of all steps of a token in one product; the reference (`PlainAR.sample`)
   those of each step anew, with torch's linear layers, and always in fp32. From the same noise, so
   the largest difference of any channel, whose deviation is about 1, is the error.
-- `sample_K_steps`: ours with the head that time alone modulates, packed, in bf16, with fewer steps;
-  the reference is the same plain loop with its 25. Other weights: there is no error to give.
+- `sample_K_steps`: ours with the head that time alone modulates, packed, in bf16 where it can be,
+  with fewer steps; the reference is the same plain loop with its 25. Other weights: there is no
+  error to give.
 - `train`: a step with the head that time alone modulates, 4 draws per token. Ours: timesteps shared
   by the tokens of an image, oneDNN's products where they are exact, fused AdamW. The reference:
   timesteps drawn for each token, torch's products and AdamW, always in fp32. The error is that of
   our loss against the same without oneDNN or bf16.
-- `cost`: ours (time alone, packed, bf16) against itself at 64 tokens, 8 steps, batch 4.
+- `cost`: the same model of ours against itself at 64 tokens, 8 steps, batch 4.
 - `linear`: what limits them: the head's layers in turn, so that weights come from memory.
 """
 
@@ -32,7 +33,7 @@ from recipes.engine.fast_matmul import use_fast_matmul, use_own_matmul
 from recipes.engine.optim import make_optimizers
 from recipes.engine.training import precise
 
-from .case import DTYPES, Case, Precision, cpu_seconds, in_turns
+from .case import DTYPES, FASTEST, Case, Precision, cpu_seconds, in_turns
 from .plain_ar import PlainAR
 
 SIZE: dict[str, Any] = {
@@ -110,9 +111,9 @@ def _sampling(by_token: ARModel, by_time: ARModel, batch: int, runs: int) -> Ite
         )
         for precision, dtype in DTYPES.items()
     }
-    packed = pack(by_time, torch.bfloat16)
+    packed = pack(by_time, DTYPES[FASTEST])
     for steps in FEW_STEPS:
-        name = f"sample_{steps}_steps_batch_{batch}_bf16"
+        name = f"sample_{steps}_steps_batch_{batch}_{FASTEST}"
         sides[name] = Side(_sampler(packed, batch, steps), count)
     sides["plain"] = Side(lambda tokens: plain.sample(noise[:, :tokens], STEPS), count)
     found, seconds = _take_turns(sides, runs)
@@ -125,7 +126,7 @@ def _sampling(by_token: ARModel, by_time: ARModel, batch: int, runs: int) -> Ite
 
 def _costs(model: ARModel, runs: int) -> Iterator[Case]:
     """What it costs to change one of tokens, steps and batch."""
-    packed = pack(model, torch.bfloat16)
+    packed = pack(model, DTYPES[FASTEST])
 
     def side(tokens: int, steps: int, batch: int) -> Side:
         return Side(_sampler(packed, batch, steps), tokens)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from orderer import Orderer
-from orderer.packed import pack
+from orderer import Orderer, packed
+from orderer.packed import multiplies_bf16, pack
 
 
 def images() -> torch.Tensor:
@@ -21,6 +21,7 @@ def test_a_packed_orderer_encodes_the_same(tiny_orderer: Orderer, prefix: int) -
     assert not tokens.requires_grad
 
 
+@pytest.mark.skipif(not multiplies_bf16(), reason="this processor has no products in bf16")
 def test_in_bf16_it_is_as_near_as_autocast_comes(tiny_orderer: Orderer) -> None:
     pixels = images()
     with torch.no_grad():
@@ -43,6 +44,14 @@ def test_packed_weights_are_neither_saved_nor_hashed(tiny_orderer: Orderer) -> N
     for use in (packed.state_dict, packed.encoding_hash):
         with pytest.raises(ValueError, match="packed weights can be neither saved nor hashed"):
             use()
+
+
+def test_a_processor_without_bf16_is_told_of(
+    tiny_orderer: Orderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "multiplies_bf16", lambda: False)
+    with pytest.raises(ValueError, match="no products in bfloat16, pack in float32"):
+        pack(tiny_orderer, torch.bfloat16)
 
 
 def test_other_products_and_other_weights_are_refused(tiny_orderer: Orderer) -> None:

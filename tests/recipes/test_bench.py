@@ -15,11 +15,14 @@ from recipes import bench
 from recipes.benchmarks import ar as ar_cases
 from recipes.benchmarks import checkpoint, data, orderer, retrieval
 from recipes.benchmarks import joint as joint_cases
-from recipes.benchmarks.case import Case, in_turns
+from recipes.benchmarks.case import DTYPES, FASTEST, Case, in_turns
 from recipes.benchmarks.plain_ar import PlainAR, mar_head, time_head
 from recipes.benchmarks.stock_orderer import StockOrderer
 from recipes.engine.cli import run as start
 from recipes.experiment import Experiment
+
+MOST = {"fp32": 1e-5, "bf16": 0.2}
+"""How far a side may lie from the exact outcome."""
 
 
 def test_the_benchmark_of_data_measures_both_sides(
@@ -95,8 +98,9 @@ def test_the_benchmark_of_the_orderer_measures_both_sides_and_their_errors(tmp_p
     start(bench.main, bench.Config, bench.with_what(["orderer", "--runs=1", f"--json={out}"]))
     cases = json.loads(out.read_text())
     names = ("linear", "encode_16px", "encode_1_of_8_tokens", "train_step_16px")
-    assert set(cases) == {f"{name}_{p}" for name in names for p in ("fp32", "bf16")}
-    for precision, most in (("fp32", 1e-5), ("bf16", 0.2)):
+    assert set(cases) == {f"{name}_{p}" for name in names for p in DTYPES}
+    for precision in DTYPES:
+        most = MOST[precision]
         case = cases[f"encode_16px_{precision}"]
         assert 0 < case["error_ours"] < most and 0 < case["error_reference"] < most
 
@@ -154,11 +158,12 @@ def test_the_benchmark_of_the_ar_model_measures_both_sides_and_their_errors(tmp_
     start(bench.main, bench.Config, bench.with_what(["ar", "--runs=1", f"--json={out}"]))
     cases = json.loads(out.read_text())
     for batch in (1, 3):
-        for precision, most in (("fp32", 1e-5), ("bf16", 0.2)):
+        for precision in DTYPES:
+            most = MOST[precision]
             case = cases[f"sample_same_maths_25_steps_batch_{batch}_{precision}"]
             assert 0 < case["error_ours"] < most
             assert f"linear_{batch}_rows_{precision}" in cases
-        assert {f"sample_{steps}_steps_batch_{batch}_bf16" for steps in (8, 4)} < set(cases)
+        assert {f"sample_{steps}_steps_batch_{batch}_{FASTEST}" for steps in (8, 4)} < set(cases)
     assert cases["train_step_batch_2_fp32"]["error_ours"] < 1e-5
     assert {name for name in cases if name.startswith("cost")} == {
         "cost_of_tokens_2",
