@@ -21,6 +21,7 @@ from orderer import Borrowed, Objectives, OrdererConfig, OrdererProcessor, compl
 from orderer.evaluation import StringReading
 from orderer.sequences import SequenceConfig
 from recipes.data_settings import DataSettings
+from recipes.engine.bf16 import Precision, fastest_precision
 from recipes.engine.execution import Execution
 from recipes.engine.optim import Schedule, make_optimizers
 from recipes.engine.run import Run
@@ -321,8 +322,9 @@ class Experiment:
     """How images are generated."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the matrix products in training; weights and losses stay in fp32."""
+    precision: Precision = field(default_factory=fastest_precision)
+    """Of the matrix products in training, bf16 where the processor has instructions for it; weights
+    and losses stay in fp32."""
     execution: Execution = field(default_factory=Execution)
     """How stage 1 is computed, the largest of the three in training."""
     processes: int = 2

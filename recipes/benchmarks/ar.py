@@ -29,11 +29,12 @@ from torch import Tensor, nn
 from ar import ARConfig, ARModel, Sampling
 from ar.sampling import row_noise
 from orderer.packed import PackedLinear, pack
+from recipes.engine.bf16 import Precision
 from recipes.engine.fast_matmul import use_fast_matmul, use_own_matmul
 from recipes.engine.optim import make_optimizers
 from recipes.engine.training import precise
 
-from .case import DTYPES, FASTEST, Case, Precision, cpu_seconds, in_turns
+from .case import DTYPES, FASTEST, Case, cpu_seconds, in_turns
 from .plain_ar import PlainAR
 
 SIZE: dict[str, Any] = {

@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal
 
 import torch
 
 from orderer.packed import multiplies_bf16
+from recipes.engine.bf16 import Precision
 
-Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32}
 """Of those precisions that this processor multiplies in, the fastest last."""
 if multiplies_bf16():

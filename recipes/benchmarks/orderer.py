@@ -14,11 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from orderer import Orderer, OrdererConfig
 from orderer.packed import PackedLinear, pack
+from recipes.engine.bf16 import Precision
 from recipes.engine.fast_matmul import use_fast_matmul, use_own_matmul
 from recipes.engine.optim import make_optimizers
 from recipes.engine.training import precise
 
-from .case import DTYPES, Case, Precision, cpu_seconds, in_turns
+from .case import DTYPES, Case, cpu_seconds, in_turns
 from .stock_orderer import StockOrderer
 
 SIZE = {

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
+from .bf16 import WithoutBf16, has_bf16
 from .files import JSON
 from .sharding import make_whole_for_steps, placed_like
 
@@ -119,6 +121,12 @@ class Schedule:
         # Looked up every time: restoring an optimizer replaces its groups.
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
+
+
+def take_step(optimizer: Optimizer) -> None:
+    """Take a step; Muon's products are made in fp32 where bf16 would be slower."""
+    with nullcontext() if has_bf16() else WithoutBf16():
+        optimizer.step()
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -20,12 +20,13 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from transformers.utils.logging import disable_progress_bar
 
+from .bf16 import Precision
 from .checkpoint import Checkpoint, find_start, is_fresh, load_latest
 from .fast_matmul import use_fast_matmul
 from .files import JSON
 from .finite import check_gradient, check_losses
 from .fitting import check_optimizer, check_parts, check_tensors
-from .optim import Schedule, clip_gradients, optimizer_tensors, restore_optimizer
+from .optim import Schedule, clip_gradients, optimizer_tensors, restore_optimizer, take_step
 from .processes import average_gradients, check_alone, check_launch, others_wait_for, texts_of_all
 from .run import Run
 from .saving import Saver
@@ -59,9 +60,7 @@ def prepare_alone() -> torch.device:
     return prepare_device()
 
 
-def precise(
-    device: torch.device, precision: Literal["bf16", "fp32"]
-) -> AbstractContextManager[Any]:
+def precise(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """The matrix products inside run in bf16, or in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
@@ -143,7 +142,7 @@ def apply_gradients(
         learner.schedule.set(step)
     for learner in learners:
         for optimizer in learner.optimizers:
-            optimizer.step()
+            take_step(optimizer)
     return norms
 
 
