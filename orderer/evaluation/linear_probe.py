@@ -30,14 +30,25 @@ READABLE = 0.5
 """The score at which a factor counts as readable."""
 STEPS = 60
 """Iterations of L-BFGS; more change no score by a point."""
+ENOUGH = 1e-6
+"""Nats by which the loss of the last of them fell."""
 
 
 def fit_linear(
-    features: Float[Tensor, "N C"], answers: Bool[Tensor, "N A"], ridge: float
+    features: Float[Tensor, "N C"],
+    answers: Bool[Tensor, "N A"],
+    ridge: float | Float64[Tensor, "A"],
+    start: Float64[Tensor, "C1 A"] | None = None,
 ) -> Float64[Tensor, "C1 A"]:
     """Fit a logistic regression for every answer at once; the last row is the bias.
 
     Yes and no weigh the same in each, however rare one of them is.
+
+    Args:
+        features: of unit variance.
+        answers: to every question.
+        ridge: weight of the squared norm, of each question or of all.
+        start: where the search begins, that of another weight for instance; at 0 without.
 
     Raises:
         ValueError: for features that are not finite, or a question that all images answer alike.
@@ -49,12 +60,15 @@ def fit_linear(
         alike = int((~_differ(answers)).nonzero()[0])
         raise ValueError(f"all images answer question {alike} alike, nothing can be learned of it")
     x = with_bias(features)
-    linear = torch.zeros(x.shape[1], answers.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([linear], max_iter=STEPS, line_search_fn="strong_wolfe")
+    zero = torch.zeros(x.shape[1], answers.shape[1], dtype=torch.float64)
+    linear = (zero if start is None else start.clone()).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [linear], max_iter=STEPS, tolerance_change=ENOUGH, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = _loss(linear, x, answers, share) + ridge * linear[:-1].square().sum()
+        value = (_losses(linear, x, answers, share) + ridge * linear[:-1].square().sum(dim=0)).sum()
         value.backward()
         return value
 
@@ -63,32 +77,41 @@ def fit_linear(
     return linear.detach()
 
 
-def best_ridge(features: Float[Tensor, "N C"], answers: Bool[Tensor, "N A"]) -> float:
-    """The weight that leaves the smallest loss on every tenth image, of those that do not learn.
+def best_ridges(
+    features: Float[Tensor, "N C"], answers: Mapping[str, Bool[Tensor, "N A"]]
+) -> dict[str, float]:
+    """Of every factor the weight that leaves the smallest loss on every tenth image.
 
-    They are tried from the largest on, until the loss grows. Questions that all of the others
-    answer alike do not take part.
+    Those images do not learn meanwhile. Weights are tried from the largest on, until no factor's
+    loss falls. Questions that all of the others answer alike do not take part.
 
     Raises:
-        ValueError: for less than 10 images, or where no question is left.
+        ValueError: for less than 10 images, or a factor of which no question is left.
     """
     if len(features) < HELD:
         raise ValueError(
             f"a linear probe needs at least {HELD} images to fit on, got {len(features)}"
         )
     held = torch.arange(len(features)) % HELD == 0
-    asked = _differ(answers[~held])
-    if not bool(asked.any()):
-        raise ValueError("all images answer every question alike, nothing can be learned of them")
-    known, unknown = answers[~held][:, asked], answers[held][:, asked]
-    share = known.double().mean(dim=0)
-    best, least = RIDGES[0], math.inf
+    asked = {factor: each[:, _differ(each[~held])] for factor, each in answers.items()}
+    for factor, each in asked.items():
+        if not each.shape[1]:
+            raise ValueError(
+                f"all images answer every question of {factor} alike, nothing can be learned of it"
+            )
+    counts = [each.shape[1] for each in asked.values()]
+    every = torch.cat(list(asked.values()), dim=1)
+    share = every[~held].double().mean(dim=0)
+    best, least, linear = dict.fromkeys(asked, RIDGES[0]), dict.fromkeys(asked, math.inf), None
     for ridge in RIDGES:
-        linear = fit_linear(features[~held], known, ridge)
-        loss = _loss(linear, with_bias(features[held]), unknown, share).item()
-        if loss >= least:
+        linear = fit_linear(features[~held], every[~held], ridge, linear)
+        losses = _losses(linear, with_bias(features[held]), every[held], share).split(counts)
+        found = {factor: each.sum().item() for factor, each in zip(asked, losses, strict=True)}
+        falls = [factor for factor in asked if found[factor] < least[factor]]
+        if not falls:
             break
-        best, least = ridge, loss
+        best |= dict.fromkeys(falls, ridge)
+        least |= {factor: found[factor] for factor in falls}
     return best
 
 
@@ -97,18 +120,18 @@ def _differ(answers: Bool[Tensor, "N A"]) -> Bool[Tensor, "A"]:
     return answers.any(dim=0) & ~answers.all(dim=0)
 
 
-def _loss(
+def _losses(
     linear: Float64[Tensor, "C1 A"],
     features: Float64[Tensor, "N C1"],
     answers: Bool[Tensor, "N A"],
     share: Float64[Tensor, "A"],
-) -> Float64[Tensor, ""]:
-    """The cross entropy, in nats, summed over questions; `share` is how often yes is right."""
+) -> Float64[Tensor, "A"]:
+    """The cross entropy of each question, in nats; `share` is how often yes is right."""
     weight = torch.where(answers, 0.5 / share, 0.5 / (1 - share))  # [N, A]
     errors = F.binary_cross_entropy_with_logits(
         features @ linear, answers.double(), weight, reduction="none"
     )
-    return errors.mean(dim=0).sum()
+    return errors.mean(dim=0)
 
 
 def with_bias(features: Float[Tensor, "N C"]) -> Float64[Tensor, "N C1"]:
@@ -155,12 +178,17 @@ def readable(
     mean, std = train.mean(dim=0), train.std(dim=0).clamp(min=1e-6)  # [K, D]
     train, test = (train - mean) / std, (test - mean) / std
     found: dict[str, dict[int, float]] = {factor: {} for factor in train_answers}
+    counts = {factor: answers.shape[1] for factor, answers in train_answers.items()}
+    asked = torch.cat(list(train_answers.values()), dim=1)
+    true = torch.cat([test_answers[factor] for factor in train_answers], dim=1)
     for k in prefixes:
         of_train, of_test = train[:, :k].flatten(1), test[:, :k].flatten(1)
-        for factor, answers in train_answers.items():
-            linear = fit_linear(of_train, answers, best_ridge(of_train, answers))
-            scores = balanced_scores(linear, of_test, test_answers[factor])
-            found[factor][k] = scores.nanmean().item()
+        ridges = best_ridges(of_train, train_answers)
+        each = [ridges[factor] for factor, count in counts.items() for _ in range(count)]
+        linear = fit_linear(of_train, asked, torch.tensor(each, dtype=torch.float64))
+        scores = balanced_scores(linear, of_test, true).split(list(counts.values()))
+        for factor, of_factor in zip(counts, scores, strict=True):
+            found[factor][k] = of_factor.nanmean().item()
     return found
 
 

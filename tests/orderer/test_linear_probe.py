@@ -6,7 +6,7 @@ import torch
 from orderer.evaluation.linear_probe import (
     RIDGES,
     balanced_scores,
-    best_ridge,
+    best_ridges,
     fit_linear,
     readable,
     readable_from,
@@ -85,20 +85,39 @@ def test_tokens_that_say_nothing_hardly_hide_what_the_first_one_says() -> None:
 
 def test_the_weight_is_small_where_all_can_be_known_and_large_where_nothing_can() -> None:
     features, answers = separable(200)
-    assert best_ridge(features, answers) == min(RIDGES)
-    assert best_ridge(torch.randn(2_000, 50), torch.rand(2_000, 1) < 0.5) > 0.05
+    assert best_ridges(features, {"it": answers}) == {"it": min(RIDGES)}
+    chance = best_ridges(torch.randn(2_000, 50), {"it": torch.rand(2_000, 1) < 0.5})
+    assert chance["it"] > 0.05
+
+
+def test_every_factor_has_the_weight_that_it_has_alone() -> None:
+    features = torch.randn(2_000, 50)
+    blur = torch.randn(2_000, 1)
+    answers = {str(far): features[:, :2] + far * blur > 0 for far in (0.0, 1.0, 30.0)}
+    together = best_ridges(features, answers)
+    assert len(set(together.values())) > 1
+    assert together == {
+        factor: best_ridges(features, {factor: each})[factor] for factor, each in answers.items()
+    }
+    one = readable(features[:, None], answers, features[:, None], answers, [1])["1.0"]
+    assert one == pytest.approx(
+        readable(features[:, None], {"1.0": answers["1.0"]}, features[:, None], answers, [1])[
+            "1.0"
+        ],
+        abs=2e-3,
+    )
 
 
 def test_a_question_that_only_one_image_answers_otherwise_does_not_choose() -> None:
     features, answers = separable(200)
     rare = torch.zeros(200, 1, dtype=torch.bool)
     rare[0] = True  # among those that choose
-    both = best_ridge(features, torch.cat([rare, answers], dim=1))
-    assert both == best_ridge(features, answers)
-    with pytest.raises(ValueError, match="all images answer every question alike"):
-        best_ridge(features, rare)
+    both = best_ridges(features, {"it": torch.cat([rare, answers], dim=1)})
+    assert both == best_ridges(features, {"it": answers})
+    with pytest.raises(ValueError, match="all images answer every question of it alike"):
+        best_ridges(features, {"it": rare})
     with pytest.raises(ValueError, match="at least 10 images to fit on, got 9"):
-        best_ridge(features[:9], answers[:9])
+        best_ridges(features[:9], {"it": answers[:9]})
 
 
 @pytest.mark.parametrize(

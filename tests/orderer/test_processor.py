@@ -1,6 +1,7 @@
 """The processor: the same pixels as in training, and captions that fit."""
 
 import io
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,11 @@ def test_settings_of_another_kind_are_refused(tmp_path: Path, saved: str, senten
     (tmp_path / "preprocessor_config.json").write_text(saved)
     with pytest.raises(ValueError, match=sentence):
         OrdererProcessor.from_pretrained(tmp_path)
+
+
+def test_a_processor_goes_when_nobody_needs_it() -> None:
+    processor = OrdererProcessor(image_size=16, context_length=8)
+    processor.text(["a dog", "a dog", "a cat"])
+    gone = weakref.ref(processor)
+    del processor
+    assert gone() is None

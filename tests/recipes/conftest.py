@@ -152,6 +152,7 @@ def tiny() -> Experiment:
         sampling=Sampling(steps=2),
         evaluation=Evaluation(captions="last", generated=8, judge_steps=2, judge_scenes=32),
         log_every=1,
+        precision="fp32",
     )
 
 

@@ -161,7 +161,7 @@ def changed(experiment: Experiment, name: str, **changes: Any) -> Experiment:
             r"train_joint\.weight was 0\.5 and is 0\.25$",
         ),
         (train_orderer, lambda e: replace(e, seed=1), "seed was 0 and is 1$"),
-        (train_orderer, lambda e: replace(e, precision="fp32"), "precision was bf16 and is fp32$"),
+        (train_orderer, lambda e: replace(e, precision="bf16"), "precision was fp32 and is bf16$"),
         (
             train_orderer,
             lambda e: replace(e, orderer={**e.orderer, "width": 16}),
