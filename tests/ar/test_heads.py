@@ -64,6 +64,7 @@ def states_of(labels: Tensor) -> Tensor:
 
 
 @cache
+@cache
 def trained_on_moons(name: str, steps: int = 600) -> StateHead:
     torch.manual_seed(0)
     head = make(name)

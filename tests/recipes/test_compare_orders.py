@@ -292,7 +292,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     experiment = of_arm(lab, "hilbert", 2, 0, out)
     for recipe in (fit_order, write_tokens, train_ar):
         recipe.main(experiment)
-    tasks = ("reconstruction", "generation", "likelihood", "rate", "trunk", "order")
+    tasks = ("reconstruction", "generation", "order")
     asked = replace(experiment.evaluation, tasks=tasks, guidance_scales=())
     evaluate.main(replace(experiment, evaluation=asked))
     return experiment
