@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise, takewhile
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +92,9 @@ def with_words(arguments: Sequence[str], setting: str) -> list[str]:
 
 def _read(main: Callable[[C], object], config_class: type[C], argv: Sequence[str]) -> C:
     types = dict(_settings(config_class))
-    parser = _parser(main, config_class)
+    module = sys.modules[main.__module__]
+    program = f"python -m {module.__spec__.name}" if module.__spec__ else None
+    parser = _parser(program, module.__doc__, config_class)  # type: ignore[arg-type]  # hashable
     arguments = list(_spell_out(argv, {name for name, kind in types.items() if kind is bool}))
     for path in _config_files(arguments):
         _check_file(path, config_class)
@@ -99,12 +102,15 @@ def _read(main: Callable[[C], object], config_class: type[C], argv: Sequence[str
     return config_class(**{field.name: values[field.name] for field in _fields(config_class)})
 
 
-def _parser(main: Callable[[C], object], config_class: type[C]) -> jsonargparse.ArgumentParser:
-    module = sys.modules[main.__module__]
+@cache
+def _parser(
+    program: str | None, about: str | None, config_class: type
+) -> jsonargparse.ArgumentParser:
+    """Of a recipe; what it parses leaves it as it is."""
     parser = jsonargparse.ArgumentParser(
-        prog=f"python -m {module.__spec__.name}" if module.__spec__ else None,
+        prog=program,
         usage="%(prog)s [--config FILE] [--a.b=c ...]",
-        description=module.__doc__,
+        description=about,
         formatter_class=_HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
