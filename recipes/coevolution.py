@@ -42,6 +42,7 @@ HEADLINES = ("colour_and_shape", "class", "words", "found_at_1")
 NATS, FOLLOWED, FRECHET = "fresh AR model: nats", "fresh AR model: captions followed", "Frechet"
 SAVED = "fresh AR model: nats saved at any error"
 OF_PAIR = "the pair itself: captions followed"
+WRITTEN = "fresh AR model: likelihood of captions, nats a word piece"
 RECALL, READER = "retrieval, mean over prefixes", "fresh reader, mean over prefixes"
 LOWER_IS_BETTER = (NATS, FRECHET)
 SIDES: Mapping[str, tuple[str, ...]] = {
@@ -139,6 +140,8 @@ def _figures(
     yield OF_PAIR, pair["generation"][headline]
     if "fidelity" in fresh["generation"]:
         yield FRECHET, fresh["generation"]["fidelity"]["frechet"]
+    if "captioning_by_ar" in fresh:
+        yield WRITTEN, mean(fresh["captioning_by_ar"]["log_likelihood"].values())
     yield "entropy rank of the tokens", fresh["rate"]["entropy_rank"]
 
 

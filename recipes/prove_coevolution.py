@@ -22,7 +22,8 @@ name it.
 An AR loss is no evidence. Measured are: what a fresh AR model of stage 2's budget makes of the new
 tokens (nats at equal error, captions followed, Frechet distance), what the pair itself generates,
 what the orderer understands (retrieval at every prefix, a fresh reader), and what the trunk does
-(linear probes of its states). Differences to the arms `frozen` and `apart` are paired by seed; the
+(linear probes of its states; how likely it finds captions, where `train_ar.caption_weight` is above
+0). Differences to the arms `frozen` and `apart` are paired by seed; the
 verdict follows from their intervals by rule, see `recipes.coevolution`.
 
 Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; `--processes` runs
@@ -207,13 +208,17 @@ def _rival(proof: Coevolution, steps: int, seed: int, out: Path) -> Job:
 
 
 def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
-    """The tasks, each once, and distances where the judge has features to take them in."""
-    asked = (*tasks, _distances(proof))
+    """The tasks, each once; distances and captions where a judge and AR models know of such."""
+    asked = (*tasks, _distances(proof), _written(proof))
     return ("evaluate", *dict.fromkeys(task for some in asked for task in some))
 
 
 def _distances(proof: Coevolution) -> tuple[Task, ...]:
     return ("fidelity",) if can_see(proof.evaluation) else ()
+
+
+def _written(proof: Coevolution) -> tuple[Task, ...]:
+    return ("captioning",) if proof.train_ar.caption_weight else ()
 
 
 def _link(link: Path, folder: Path) -> None:

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from recipes.coevolution import FOLLOWED, NATS, OF_PAIR, RECALL, SAVED, gather, judged, tables
+from recipes.coevolution import (
+    FOLLOWED,
+    NATS,
+    OF_PAIR,
+    RECALL,
+    SAVED,
+    WRITTEN,
+    gather,
+    judged,
+    tables,
+)
 from recipes.experiment import Evaluation, JointTraining
 from recipes.prove_coevolution import Coevolution, StepCosts, raster_of
 from recipes.rating import nats_at
@@ -76,6 +86,19 @@ def test_nats_are_saved_at_equal_error_whatever_the_error_and_the_seed(runs: Any
             path.write_text(json.dumps(found))
     against = gather(runs, COMPUTE)["arms"]["joint"]["against"]["frozen"]
     assert against[SAVED]["mean"] == pytest.approx(0.2)
+
+
+def test_captions_count_where_the_models_write(runs: Any) -> None:
+    assert WRITTEN not in gather(runs, COMPUTE)["arms"]["joint"]["figures"]
+    for (arm, _), out in runs.items():
+        path = (out if arm == "start" else out / "fresh") / "evaluation.json"
+        found = json.loads(path.read_text())
+        likelihood = {"1": -3.0, "2": -2.0 if arm == "joint" else -2.5}
+        found["results"]["separate"]["captioning_by_ar"] = {"log_likelihood": likelihood}
+        path.write_text(json.dumps(found))
+    joint = gather(runs, COMPUTE)["arms"]["joint"]
+    assert joint["figures"][WRITTEN]["mean"] == -2.5
+    assert joint["against"]["frozen"][WRITTEN]["mean"] == pytest.approx(0.25)
 
 
 def test_both_gain_where_every_interval_is_above_0(runs: Any) -> None:
