@@ -244,6 +244,7 @@ def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_
         "--evaluation.probe_steps=2",
         "--evaluation.probe_scenes=200",
         "--train_joint.steps=6",
+        "--train_ar.caption_weight=0.1",
     )
     done = program(*arguments)
     assert done.returncode == 0, done.stderr
@@ -257,6 +258,7 @@ def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_
     # The frozen orderer is the start's: so is a fresh AR model on its tokens.
     frozen, start = (found["arms"][arm]["figures"] for arm in ("frozen", "start"))
     assert frozen[NATS] == start[NATS] and frozen[RECALL] == start[RECALL]
+    assert frozen[WRITTEN] == start[WRITTEN] and WRITTEN in found["arms"]["raster"]["figures"]
     assert (tmp_path / "coevolution.html").is_file()
 
     written.unlink()
