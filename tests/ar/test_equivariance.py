@@ -20,7 +20,7 @@ from ar.evaluation.sequences import fresh, learn
 from ar.model import NOISE_FLOOR
 
 TOKENS, CHANNELS = 8, 3
-SHORT = Schooling(steps=60, batch_size=32, learning_rate=5e-3)
+SHORT = Schooling(steps=30, batch_size=32, learning_rate=5e-3)
 
 
 def make() -> ARModel:

@@ -65,7 +65,7 @@ def states_of(labels: Tensor) -> Tensor:
 
 @cache
 @cache
-def trained_on_moons(name: str, steps: int = 600) -> StateHead:
+def trained_on_moons(name: str, steps: int = 400) -> StateHead:
     torch.manual_seed(0)
     head = make(name)
     head.fit(moons(torch.arange(4_000) % 2)[:, None])
@@ -83,7 +83,7 @@ def trained_on_moons(name: str, steps: int = 600) -> StateHead:
 
 @torch.no_grad()
 def drawn(head: StateHead, states: Tensor, seed: int = 0, **how: Any) -> Tensor:
-    sampling = Sampling(**{"guidance_scale": 1.0, "steps": 40, **how})
+    sampling = Sampling(**{"guidance_scale": 1.0, "steps": 25, **how})
     random = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(states), *head.noise_shape(sampling), generator=random)
     return head.drawing(sampling)(Seen(states=states), noise, 1.0)
@@ -105,7 +105,7 @@ and the Gaussian of its moments 0.18."""
 def test_a_head_recovers_two_moons(name: str) -> None:
     head = trained_on_moons(name)
     for label in (0, 1):
-        labels = torch.full((4_000,), label)
+        labels = torch.full((2_000,), label)
         assert far(drawn(head, states_of(labels)), moons(labels)) < BOUND
 
 
@@ -119,7 +119,7 @@ def test_the_yardstick_of_the_moons_tells_a_gaussian_from_a_moon() -> None:
 
 def test_squared_error_knows_the_middle_of_a_moon_and_nothing_else() -> None:
     head = trained_on_moons("regression")
-    labels = torch.zeros(4_000).long()
+    labels = torch.zeros(2_000).long()
     found = drawn(head, states_of(labels))
     assert found.std(dim=0).max() < 1e-6
     torch.testing.assert_close(found[0], moons(labels).mean(dim=0), atol=0.15, rtol=0)

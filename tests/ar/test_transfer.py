@@ -9,7 +9,7 @@ from ar.evaluation import Schooling, Sequences, Transfer, transfer
 from ar.evaluation.sequences import fresh, learn
 from ar.evaluation.transfer import _forget_positions, _share
 
-SHORT = Schooling(steps=60, batch_size=32, learning_rate=5e-3)
+SHORT = Schooling(steps=30, batch_size=32, learning_rate=5e-3)
 
 
 def make(**settings: object) -> ARModel:

@@ -1,9 +1,7 @@
 """The contrastive loss: CLIP's when captions are unique, the same on any number of processes."""
 
 import math
-import os
-import subprocess
-import sys
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -91,18 +89,16 @@ def gradients(
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_processes_agree_with_one_on_the_whole_batch(world: int, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    fork = multiprocessing.get_context("fork")
     workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path), str(rank), str(world)], env=environment
-        )
+        fork.Process(target=work, args=(tmp_path, rank, world), daemon=True)
         for rank in range(world)
     ]
-    try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0] * world
-    finally:
-        for worker in workers:
-            worker.kill()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    assert [worker.exitcode for worker in workers] == [0] * world
     images, texts, scale = batch()
     for form in ("infonce", "siglip"):
         expected = gradients(form, images, texts, CAPTIONS, scale)
@@ -174,7 +170,3 @@ def test_each_prefix_is_compared_with_its_own_captions() -> None:
     same = contrastive_loss(images, *given(texts, torch.arange(8)), scale)
     torch.testing.assert_close(losses[1:], same[1:])
     assert not torch.isclose(losses[0], same[0])
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -10,6 +10,7 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
+from recipes.engine import launch as launching
 from recipes.engine.launch import launch
 from recipes.engine.processes import GONE, check_alone, check_launch
 
@@ -42,7 +43,8 @@ def test_several_processes_find_each_other(recipe: Path) -> None:
     assert [Path(f"found-{rank}").read_text() for rank in (0, 1)] == ["3.0", "3.0"]
 
 
-def test_one_that_fails_ends_the_other(recipe: Path) -> None:
+def test_one_that_fails_ends_the_other(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "GRACE_SECONDS", 1.0)
     recipe.write_text(
         "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit(3)\ntime.sleep(600)\n"
     )
