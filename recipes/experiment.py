@@ -220,7 +220,8 @@ class JointTraining:
                 "an AR model that does not learn is for the routes align and shuffled, got "
                 f"{self.route}"
             )
-        if self.route not in ("frozen", "apart") and not self.weight * self.cap:
+        strength = self.weight if self.route == "full" else self.weight * self.cap
+        if self.route not in ("frozen", "apart") and not strength:
             raise ValueError(
                 f"the route {self.route} does not reach the orderer with weight {self.weight} and "
                 f"cap {self.cap}: route must be frozen"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ar import ARModel
-from ar.joint import Junction, own_loss
+from ar.joint import Junction, Route, own_loss
 from data import Batch
 from orderer import Orderer, OrdererProcessor, Said, Stage1
 from recipes.captioning import loss_of_writing, say
@@ -23,6 +23,14 @@ from recipes.engine.processes import of_all
 from recipes.engine.training import Learner, apply_gradients, clear_gradients, precise
 from recipes.experiment import Experiment
 from recipes.reaching import Reaching
+
+NEEDED: Mapping[Route, str] = {
+    "align": "contrastive",
+    "shuffled": "contrastive",
+    "decode": "reconstruction",
+    "rate": "reconstruction",
+}
+"""The loss of stage 1 without which a route asks models that learned nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,10 +59,16 @@ class Joint:
         """Make two models ready to learn.
 
         Raises:
-            ValueError: for a route that the AR model's head has no way for.
+            ValueError: for a route that the AR model's head has no way for, or that needs a loss of
+                stage 1 that is switched off.
         """
         settings = experiment.train_joint
         objectives = experiment.train_orderer.objectives.replayed()
+        needed = NEEDED.get(settings.route)
+        if needed and not getattr(objectives, needed):
+            raise ValueError(
+                f"the route {settings.route} needs train_orderer.objectives.{needed}, which is 0"
+            )
         stage = Stage1(orderer, objectives).to(orderer.device)
         reaching = Reaching(settings.route, orderer, model, settings.noise).to(orderer.device)
         generating = nn.ModuleDict({"ar": model.train(), "reaching": reaching})

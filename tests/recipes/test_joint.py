@@ -10,10 +10,11 @@ import torch
 
 from ar import ARConfig, ARModel
 from ar.joint import ROUTES, Limits, Route
-from orderer import Orderer, Said
+from orderer import Orderer, OrdererProcessor, Said
 from recipes import train_joint
 from recipes.engine.anchor import Anchor
 from recipes.experiment import Experiment, JointTraining
+from recipes.joining import Joint
 from recipes.reaching import Reaching
 from recipes.training_record import read_record
 
@@ -97,6 +98,27 @@ def test_the_watched_figures_are_logged_and_kept(trained: Experiment) -> None:
 def test_wrong_settings_are_refused(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         JointTraining(**changes)
+
+
+def test_the_route_without_a_cap_does_not_ask_for_one() -> None:
+    assert JointTraining(route="full", cap=0.0).cap == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "loss"), [("align", "contrastive"), ("decode", "reconstruction")]
+)
+def test_a_route_whose_loss_is_switched_off_is_refused(
+    route: Route, loss: str, tiny: Experiment, tiny_orderer: Orderer, tiny_ar: ARModel
+) -> None:
+    objectives = replace(tiny.train_orderer.objectives, **{loss: 0.0})
+    experiment = replace(
+        tiny,
+        train_orderer=replace(tiny.train_orderer, objectives=objectives),
+        train_joint=replace(tiny.train_joint, route=route),
+    )
+    processor = OrdererProcessor(image_size=16, context_length=8)
+    with pytest.raises(ValueError, match=f"{route} needs .*objectives.{loss}, which is 0"):
+        Joint.of(experiment, tiny_orderer, tiny_ar, processor)
 
 
 @pytest.mark.parametrize("route", ["decode", "rate"])
