@@ -1,6 +1,6 @@
 """Whether products in bf16 are worth it, and how to do without them.
 
-Not every processor has instructions for them. Without, torch takes 5 to 10 times as long as in
+Not every processor has instructions for them. Without, torch takes 4 to 11 times as long as in
 fp32 (AMD Zen 3), in training and in Muon, which orthogonalises in bf16 whatever the processor.
 """
 
