@@ -20,13 +20,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ar.evaluation import FEATURES, Classifier
+from ar.evaluation import CLASSIFIER_FEATURES, SCENE_FEATURES, Classifier, SceneJudge
 from orderer import Orderer, OrdererConfig, open_clip_towers
 from orderer.sequences import FixedOrder, SequenceConfig
 from orderer.weights import check_safe, digest_of
 from recipes.trained_once import digest_of_net
 
 JUDGE = "judge"
+OF_JUDGES = {
+    "scenes": SCENE_FEATURES,
+    "classes": CLASSIFIER_FEATURES,
+    "words": CLASSIFIER_FEATURES,
+}
+"""Features of the judges that have a network of their own."""
 OF_INCEPTION = 2048
 """Features of its last pool."""
 CHUNK = 64
@@ -64,12 +70,12 @@ def parse_features(spec: str) -> Named:
     )
 
 
-def number_of_features(spec: str) -> int:
-    """How many there are, known before any weights are read."""
+def number_of_features(spec: str, judge: str) -> int:
+    """How many there are, known before any weights are read; `judge` is `evaluation.judge`."""
     named = parse_features(spec)
     if named.kind == "open_clip":
         return int(open_clip_towers.architecture(named.name, "image")["embed_dim"])
-    return FEATURES if named.kind == JUDGE else OF_INCEPTION
+    return OF_JUDGES[judge] if named.kind == JUDGE else OF_INCEPTION
 
 
 def check_apart(spec: str, config: OrdererConfig | SequenceConfig) -> None:
@@ -103,7 +109,9 @@ class FeatureSpace:
         ValueError: if its file is of another network, or the judge has none.
     """
 
-    def __init__(self, spec: str, judge: Classifier | None, device: torch.device) -> None:
+    def __init__(
+        self, spec: str, judge: Classifier | SceneJudge | None, device: torch.device
+    ) -> None:
         named = parse_features(spec)
         self.spec = spec
         self.net, self.about = _network(named, judge)
@@ -140,7 +148,7 @@ def _refuse(spec: str, part: str) -> None:
     )
 
 
-def _network(named: Named, judge: Classifier | None) -> tuple[nn.Module, str]:
+def _network(named: Named, judge: Classifier | SceneJudge | None) -> tuple[nn.Module, str]:
     """The network, and what it is."""
     if named.path is None:
         assert judge is not None  # see `recipes.fidelity.check_fidelity`
@@ -158,7 +166,7 @@ def _network(named: Named, judge: Classifier | None) -> tuple[nn.Module, str]:
 class _Judge(nn.Module):
     """What a judge reads its labels from."""
 
-    def __init__(self, judge: Classifier) -> None:
+    def __init__(self, judge: Classifier | SceneJudge) -> None:
         super().__init__()
         self.judge = copy.deepcopy(judge)  # which stays where it judges
 

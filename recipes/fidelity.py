@@ -12,16 +12,13 @@ from torch import Tensor
 from ar.evaluation import NEIGHBOURS, frechet_distance, kernel_distance, precision_recall
 from data import Pairs
 from recipes.experiment import Evaluation, Experiment
-from recipes.feature_space import JUDGE, FeatureSpace, number_of_features
+from recipes.feature_space import JUDGE, OF_JUDGES, FeatureSpace, number_of_features
 from recipes.judging import Judge
-
-SEEING = ("classes", "words")
-"""Judges that have a network with features."""
 
 
 def can_see(evaluation: Evaluation) -> bool:
     """Whether there is a network to take distances with."""
-    return evaluation.features != JUDGE or evaluation.judge in SEEING
+    return evaluation.features != JUDGE or evaluation.judge in OF_JUDGES
 
 
 def check_fidelity(experiment: Experiment) -> None:
@@ -40,8 +37,8 @@ def check_fidelity(experiment: Experiment) -> None:
         )
     if not can_see(evaluation):
         raise ValueError(
-            "the task fidelity sees with the network of evaluation.judge, which must be classes or "
-            f"words, got {evaluation.judge}, or with that of evaluation.features"
+            "the task fidelity sees with the network of evaluation.judge, which must be among "
+            f"{', '.join(OF_JUDGES)}, got {evaluation.judge}, or with that of evaluation.features"
         )
 
 
@@ -56,7 +53,7 @@ def check_enough(experiment: Experiment, pairs: Pairs) -> None:
         return
     is_drawn = "generation" in evaluation.tasks
     number = min(evaluation.generated, len(pairs)) if is_drawn else len(pairs)
-    least = number_of_features(evaluation.features) + 1
+    least = number_of_features(evaluation.features, evaluation.judge) + 1
     if number < least:
         raise ValueError(
             f"the task fidelity needs at least {least} {'generated' if is_drawn else 'real'} "

@@ -46,8 +46,8 @@ class Judge:
     about: str
     """Who judges, for the protocol."""
     score: Callable[[UInt8[Tensor, "N 3 S S"]], dict[str, float]]
-    net: Classifier | None = None
-    """In whose features distances can be taken: of the judges of classes and of words."""
+    net: Classifier | SceneJudge | None = None
+    """In whose features distances can be taken; the orderer's own retrieval has none."""
     learned: UInt8[Tensor, "N 3 S S"] | None = None
     """The images that it was trained on."""
 
@@ -127,7 +127,12 @@ def _scene_judge(experiment: Experiment, pairs: Pairs, number: int) -> Judge:
         "what stands at each place; a figure is the overlap of the objects seen and said, divided "
         "by the larger number of the two; scene: all of it is right"
     )
-    return Judge(about=about, score=lambda images: following(judge.see(images), said))
+    return Judge(
+        about=about,
+        score=lambda images: following(judge.see(images), said),
+        net=judge,
+        learned=train.images,
+    )
 
 
 def _things(scene: Scene) -> list[tuple[int, int, int]]:

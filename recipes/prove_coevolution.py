@@ -64,7 +64,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 }
 """What each arm changes of stage 3."""
 DENOISING = ("flow", "diffusion", "in_trunk")
-OF_PAIR: tuple[Task, ...] = ("retrieval", "reconstruction", "probe", "generation", "trunk")
+OF_PAIR: tuple[Task, ...] = ("retrieval", "reconstruction", "probe", "generation", "rate", "trunk")
 OF_FRESH: tuple[Task, ...] = ("reconstruction", "generation", "rate")
 OF_RASTER: tuple[Task, ...] = (*OF_FRESH, "trunk")
 

@@ -1,7 +1,8 @@
 """Are generated images what was asked for, and like real ones? Is an order of tokens a good one?"""
 
 from .caption_following import Thing, following
-from .classifier import FEATURES, Classifier, accuracy, train_classifier
+from .classifier import FEATURES as CLASSIFIER_FEATURES
+from .classifier import Classifier, accuracy, train_classifier
 from .coverage import NEIGHBOURS, precision_recall
 from .deviation import deviations, drifting
 from .difficulty import gini, marginal_log_prob, variation
@@ -9,6 +10,7 @@ from .equivariance import equivariance, measure_order
 from .fidelity import frechet_distance, kernel_distance
 from .gradient_conflict import conflict, gradient_cosines
 from .position_decodability import position_decodability
+from .scene_judge import FEATURES as SCENE_FEATURES
 from .scene_judge import SceneJudge, train_judge
 from .sequences import Sequences, small_model
 from .tagger import tag_precision, train_tagger
@@ -16,8 +18,9 @@ from .transfer import Schooling, Transfer, transfer
 from .useless_tokens import semantic_first, useless_tokens
 
 __all__ = [
-    "FEATURES",
+    "CLASSIFIER_FEATURES",
     "NEIGHBOURS",
+    "SCENE_FEATURES",
     "Classifier",
     "SceneJudge",
     "Schooling",

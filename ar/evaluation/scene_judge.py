@@ -3,7 +3,8 @@
 Trained on real scenes, it judges generated ones. Report its score on real test images beside its
 score on generated ones: that is the ceiling. Letters, in the shapes below:
 
-    N images   B batch   S image side   P places   w side of a window   F logits of a place
+    N images   B batch   S image side   P places   w side of a window
+    H features of a place   F logits of a place
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ WINDOW = 14 / 32
 LEARNING_RATE = 1e-3
 CHUNK = 256
 """Images that are seen at once."""
+FEATURES = 96
+"""That a place is read from."""
 
 
 class SceneJudge(nn.Module):
@@ -45,15 +48,24 @@ class SceneJudge(nn.Module):
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(6),  # the size of S = 48; at a smaller S cells are repeated
             nn.Flatten(),
-            nn.Linear(64 * 6 * 6, 96),
+            nn.Linear(64 * 6 * 6, FEATURES),
             nn.ReLU(),
-            nn.Linear(96, 1 + shapes + colours),
+            nn.Linear(FEATURES, 1 + shapes + colours),
         )
 
     def forward(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B P F"]:
         """Logits at each place: that it is occupied (one), of the shapes, of the colours."""
         windows = self._windows(centred(images))  # [B, P, 3, w, w]
         return self.net(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
+
+    @torch.no_grad()
+    def features(self, images: UInt8[Tensor, "N 3 S S"]) -> Float[Tensor, "N H"]:
+        """What the places are read from, their mean: what an image shows, wherever it stands."""
+        return torch.cat([self._pooled(some) for some in images.split(CHUNK)])
+
+    def _pooled(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B H"]:
+        windows = self._windows(centred(images))
+        return self.net[:-1](windows.flatten(0, 1)).unflatten(0, windows.shape[:2]).mean(dim=1)
 
     def _windows(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P 3 w w"]:
         side = x.shape[-1]

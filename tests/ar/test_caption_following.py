@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ar.evaluation import (
+    SCENE_FEATURES,
     SceneJudge,
     Thing,
     accuracy,
@@ -97,6 +98,15 @@ def test_a_judge_looks_at_each_place_alone() -> None:
     changed[..., :10, :10] = 0  # the top left
     same = (judge(images) - judge(changed)).abs().amax(dim=2)[0] < 1e-6
     assert same.tolist() == [False, False, True, False, False, True, True, True, True]
+
+
+def test_places_are_read_from_what_a_judge_shows_as_features() -> None:
+    judge = SceneJudge(shapes=6, colours=8)
+    images = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8)  # more than seen at once
+    features = judge.features(images)
+    assert features.shape == (300, SCENE_FEATURES)
+    logits = judge(images).mean(dim=1)  # the last layer is linear, as is a mean
+    torch.testing.assert_close(judge.net[-1](features), logits)
 
 
 @pytest.mark.parametrize("size", [24, 32, 33, 48])

@@ -240,6 +240,8 @@ def test_a_whole_proof_trains_measures_and_judges_and_goes_on(program: Any, tmp_
         "--arms=[frozen, apart, align, raster]",
         "--processes=2",
         "--data.unseen=null",
+        "--data.test_count=128",
+        "--evaluation.generated=100",  # more than the judge has features
         "--evaluation.scored=8",
         "--evaluation.probe_steps=2",
         "--evaluation.probe_scenes=200",

@@ -230,8 +230,11 @@ def test_fidelity_needs_images_a_network_and_enough(
 ) -> None:
     said = refusal(copied, capsys, "fidelity", "likelihood")
     assert "of generation or reconstruction, evaluation.tasks has fidelity, likelihood" in said
+    own = replace(copied, evaluation=replace(copied.evaluation, judge="retrieval"))
+    said = refusal(own, capsys, "generation", "fidelity")
+    assert "among scenes, classes, words, got retrieval, or with that of evaluation.feat" in said
     said = refusal(copied, capsys, "generation", "fidelity")
-    assert "must be classes or words, got scenes, or with that of evaluation.features" in said
+    assert "needs at least 97 generated images, one more than features, got 8" in said
     words = replace(copied, evaluation=replace(copied.evaluation, judge="words"))
     said = refusal(words, capsys, "generation", "fidelity")
     assert "needs at least 129 generated images, one more than features, got 8" in said

@@ -69,7 +69,7 @@ def test_a_tower_sees_what_open_clips_own_model_sees(tower: str) -> None:
     with torch.no_grad():
         expected = model.encode_image((images / 255 - mean) / std)
     torch.testing.assert_close(space(images), expected, atol=1e-5, rtol=1e-5)
-    assert space(images).shape[1] == number_of_features(tower) == 8
+    assert space(images).shape[1] == number_of_features(tower, "scenes") == 8
     assert space(pictures(2, 40)).shape == (2, 8)
 
 
@@ -78,10 +78,10 @@ def test_any_other_name_is_refused() -> None:
         with pytest.raises(ValueError, match=rf"must be judge, .* in safetensors, got '{spec}'"):
             Evaluation(features=spec)
     assert parse_features("judge").path is None
-    assert number_of_features("judge") == 128
-    assert number_of_features("inception:a.safetensors") == 2048
+    assert [number_of_features("judge", judge) for judge in ("words", "scenes")] == [128, 96]
+    assert number_of_features("inception:a.safetensors", "retrieval") == 2048
     with pytest.raises(ValueError, match="open_clip has no model named 'no-such'"):
-        number_of_features("open_clip:no-such@a.safetensors")
+        number_of_features("open_clip:no-such@a.safetensors", "scenes")
 
 
 def test_no_model_is_measured_in_its_own_features(tower: str, tmp_path: Path) -> None:
