@@ -1,10 +1,11 @@
 """From the runs of a proof of coevolution to figures, paired differences, a verdict and a page.
 
-Results: {"arms": {arm: {"figures": {measure: interval}, "against": {control: the same}}},
-"compute", "verdict": {arm: {"sides": {side: word}, "verdict": words, "alone": {control: words}}},
-"psnr": dB at which rates are compared, "stopped": {run: why its stage 3 stopped itself}}. What
-stands against a control are differences, taken so that above 0 is better, and the share of its nats
-that an arm saves at equal error, see `recipes.rating.saved`.
+Results: {"arms": {arm: {"figures": {measure: interval}, "against": {rival: the same}}},
+"understanding": {arm: {"layer L, first tokens: K": interval}}, "compute", "verdict": {arm:
+{"measures", "sides": {side: word}, "verdict": words, "alone": {control: words}}}, "psnr": dB at
+which rates are compared, "stopped": {run: why its stage 3 stopped itself}}. What stands against a
+rival are differences, taken so that above 0 is better, and the share of its nats that an arm saves
+at equal error, see `recipes.rating.saved`.
 """
 
 import json
@@ -26,39 +27,50 @@ from recipes.paired import (
 )
 from recipes.rating import nats_at
 from recipes.training_record import read_record
+from recipes.verdict import (
+    DECIDING,
+    FOLLOWED,
+    FRECHET,
+    NATS,
+    OF_PAIR,
+    PAIR_FRECHET,
+    PAIR_NATS,
+    PAIR_WRITTEN,
+    PSNR,
+    READER,
+    RECALL,
+    SAVED,
+    SAVED_BY_PAIR,
+    STOPPED,
+    TRUNK,
+    WRITTEN,
+    at_prefix,
+    better,
+    judged_by_all,
+)
 
 Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
+Found = Mapping[tuple[str, int], tuple[dict[str, Any], dict[str, Any]]]
 
 START, FROZEN, RASTER = "start", "frozen", "raster"
-CONTROLS = (FROZEN, "apart")
-"""Against which an arm must gain: an orderer that stays, and one that goes on by itself."""
-RIVALS = (*CONTROLS, RASTER)
+CONTROLS: Mapping[str, tuple[str, ...]] = {"align": (FROZEN, "apart", "shuffled")}
+"""Against which an arm must gain: an orderer that stays, one that goes on by itself, and what is
+said of other images."""
+OF_ANY = (FROZEN, "apart")
+"""The controls of the other arms."""
+RIVALS = (*OF_ANY, "shuffled", "orderer_only", RASTER)
 """Against which arms are shown; raster's AR model had the operations of all three stages."""
-WORDS = ("loses", "undecided", "kept", "gains")
-"""On a measure, from the worst to the best."""
 HEADLINES = ("colour_and_shape", "class", "words", "found_at_1")
 """What a judge says first, the first that it says."""
-NATS, FOLLOWED, FRECHET = "fresh AR model: nats", "fresh AR model: captions followed", "Frechet"
-SAVED = "fresh AR model: nats saved at any error"
-OF_PAIR = "the pair itself: captions followed"
-WRITTEN = "fresh AR model: likelihood of captions, nats a word piece"
-RECALL, READER = "retrieval, mean over prefixes", "fresh reader, mean over prefixes"
-LOWER_IS_BETTER = (NATS, FRECHET)
-SIDES: Mapping[str, tuple[str, ...]] = {
-    "the orderer": (RECALL, READER),
-    "the AR model": (SAVED, FOLLOWED, OF_PAIR),
-}
-"""By what each side is judged; no measure is a loss that stage 3 made small."""
-MARGIN = 0.01
-"""Most that a side may lose and still count as kept: shares of 1."""
 
 
 def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what was measured of every arm and seed, and compare with the controls."""
+    """Read what was measured of every arm and seed, and compare with the rivals."""
     found = {run: _measured(run[0], out) for run, out in runs.items()}
-    curves = {run: fresh["rate"]["at_noise"] for run, (_, fresh) in found.items()}
-    least, level = common_psnr([curve for (arm, _), curve in curves.items() if arm != RASTER])
+    curves = _curves(found)
+    compared = [curve for (arm, _), curve in curves[SAVED].items() if arm != RASTER]
+    least, level = common_psnr(compared)
     if least > level:
         raise ValueError(
             f"rates cannot be compared: one run stays above {least:.2f} dB in any noise, another "
@@ -69,27 +81,37 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     seeds = list(dict.fromkeys(seed for _, seed in runs))
     against = {
         arm: {
-            control: _against(values, curves, arm, control, seeds)
-            for control in RIVALS
-            if control in arms and arm not in (control, START)
+            rival: _against(values, curves, arm, rival, seeds)
+            for rival in RIVALS
+            if rival in arms and arm not in (rival, START)
         }
         for arm in arms
         if arm != RASTER
     }
+    stopped = {run: why for run, out in runs.items() if (why := _why_stopped(out))}
     return {
         "arms": {
             arm: {"figures": figures(values, arm, seeds), "against": against.get(arm, {})}
             for arm in arms
         },
+        "understanding": _understanding(found, arms, seeds),
         "compute": dict(compute),
         "verdict": {
-            arm: _judged_by_all({name: of[name] for name in CONTROLS if name in of})
+            arm: _verdict(arm, of, {arm for arm, _ in stopped})
             for arm, of in against.items()
             if arm not in (START, FROZEN)
         },
         "psnr": level,
-        "stopped": {
-            f"{arm}-{seed}": why for (arm, seed), out in runs.items() if (why := _why_stopped(out))
+        "stopped": {f"{arm}-{seed}": why for (arm, seed), why in stopped.items()},
+    }
+
+
+def _curves(found: Found) -> Mapping[str, Curves]:
+    """What tokens cost a fresh AR model, and the pair's own, by the measure that compares it."""
+    return {
+        SAVED: {run: fresh["rate"]["at_noise"] for run, (_, fresh) in found.items()},
+        SAVED_BY_PAIR: {
+            run: pair["rate"]["at_noise"] for run, (pair, _) in found.items() if "rate" in pair
         },
     }
 
@@ -100,17 +122,22 @@ def _why_stopped(out: Path) -> str | None:
     return record.get("joint", {}).get("stopped")
 
 
-def _stops(results: Results) -> str:
-    """The runs that did less than they were given, and why."""
-    return "; ".join(f"{run}: {why}" for run, why in results["stopped"].items())
+def _verdict(arm: str, against: Mapping[str, Any], stopped: set[str]) -> dict[str, Any]:
+    """The verdict on an arm; none where it, or a control, did less than it was given."""
+    controls = [name for name in CONTROLS.get(arm, OF_ANY) if name in against]
+    found = judged_by_all({name: against[name] for name in controls})
+    return {**found, "verdict": STOPPED} if stopped & {arm, *controls} else found
 
 
 def _against(
-    values: Values, curves: Curves, arm: str, control: str, seeds: Sequence[int]
+    values: Values, curves: Mapping[str, Curves], arm: str, rival: str, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    found = differences(values, arm, control, seeds, _better)
-    share = saved_nats(curves, arm, control, seeds)
-    return found if share is None else {**found, SAVED: share}
+    found = differences(values, arm, rival, seeds, better)
+    for measure, of_runs in curves.items():
+        if all((of, seed) in of_runs for of in (arm, rival) for seed in seeds):
+            share = saved_nats(of_runs, arm, rival, seeds)
+            found |= {} if share is None else {measure: share}
+    return found
 
 
 def _measured(arm: str, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -126,117 +153,91 @@ def _measured(arm: str, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _figures(
     pair: Mapping[str, Any], fresh: Mapping[str, Any], level: float
 ) -> Iterator[tuple[str, float]]:
-    if "retrieval" in pair:  # raster has no text
-        yield RECALL, _over_prefixes(pair["retrieval"])
-        yield READER, _over_prefixes(pair["probe"])
-    yield "PSNR, all tokens", list(pair["reconstruction"]["psnr"].values())[-1]
-    yield "trunk, linear probes", _mean_of(pair["trunk"])
-    nats = nats_at(level, fresh["rate"]["at_noise"])
-    if nats is not None:  # the level is between what all but raster reach
-        yield NATS, nats
+    for name, task in ((RECALL, "retrieval"), (READER, "probe")):
+        if task in pair:  # raster has no text
+            for k, value in _at_prefixes(pair[task]).items():
+                yield at_prefix(name, k), value
+    yield PSNR, list(pair["reconstruction"]["psnr"].values())[-1]
+    yield TRUNK, mean(_of_trunk(pair).values())
+    yield from _of_model(fresh, level, NATS, FOLLOWED, FRECHET, WRITTEN)
     headline = next(name for name in HEADLINES if name in fresh["generation"])
-    yield FOLLOWED, fresh["generation"][headline]
     yield "rebuilt from its own tokens: captions followed", fresh["generation"]["rebuilt"][headline]
-    yield OF_PAIR, pair["generation"][headline]
-    if "fidelity" in fresh["generation"]:
-        yield FRECHET, fresh["generation"]["fidelity"]["frechet"]
-    if "captioning_by_ar" in fresh:
-        yield WRITTEN, mean(fresh["captioning_by_ar"]["log_likelihood"].values())
+    yield from _of_model(pair, level, PAIR_NATS, OF_PAIR, PAIR_FRECHET, PAIR_WRITTEN)
     yield "entropy rank of the tokens", fresh["rate"]["entropy_rank"]
 
 
-def _over_prefixes(found: Mapping[str, Any]) -> float:
+def _of_model(
+    found: Mapping[str, Any], level: float, nats: str, followed: str, frechet: str, written: str
+) -> Iterator[tuple[str, float]]:
+    """What an AR model comes to, by the names that it has here."""
+    rate, generation = found.get("rate"), found["generation"]
+    at_level = nats_at(level, rate["at_noise"]) if rate else None
+    if at_level is not None:  # the level is between what all but raster reach
+        yield nats, at_level
+    yield followed, generation[next(name for name in HEADLINES if name in generation)]
+    if "fidelity" in generation:
+        yield frechet, generation["fidelity"]["frechet"]
+    if "captioning_by_ar" in found:
+        yield written, mean(found["captioning_by_ar"]["log_likelihood"].values())
+
+
+def _at_prefixes(found: Mapping[str, Any]) -> dict[str, float]:
+    """Text to image R@1, or accuracy where captions are classes, by the number of tokens."""
     if "accuracy" in found:
-        return mean(found["accuracy"].values())
-    return mean(at["r1"] for at in found["text_to_image"].values())
+        return dict(found["accuracy"])
+    return {k: at["r1"] for k, at in found["text_to_image"].items()}
 
 
-def _mean_of(found: Any) -> float:
-    """The mean of all numbers in a tree."""
-    return mean(map(_mean_of, found.values())) if isinstance(found, Mapping) else found
+def _of_trunk(pair: Mapping[str, Any]) -> dict[str, float]:
+    """How well a trunk's states are read, the mean over factors, by layer and prefix.
 
-
-def _better(measure: str) -> int:
-    return -1 if measure in LOWER_IS_BETTER else 1
-
-
-def judged(against: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The verdict on an arm by rule, from its differences to each control.
-
-    A measure gains if the interval of its difference lies above 0, loses if below, is kept if it
-    lies above the margin below 0, and is undecided otherwise; of several controls, the one that
-    says least for the arm counts. A side loses if one of its measures does, gains if one does and
-    none loses or is undecided, is kept if all are.
+    Not those of layer 0: they are a linear map of the last token, and tell nothing of the model.
     """
-    words = {
-        side: {
-            name: min((_word(differences[name]) for differences in against), key=WORDS.index)
-            for name in measures
-        }
-        for side, measures in SIDES.items()
-    }
-    sides = {side: _side(list(of_side.values())) for side, of_side in words.items()}
-    return {"measures": words, "sides": sides, "verdict": _verdict(list(sides.values()))}
+    cells: dict[str, list[float]] = {}
+    for layers in pair["trunk"].values():
+        for layer, at in layers.items():
+            for k, value in at.items():
+                if int(layer) > 0:
+                    cells.setdefault(at_prefix(f"layer {layer}", k), []).append(value)
+    return {name: mean(values) for name, values in cells.items()}
 
 
-def _judged_by_all(against: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The verdict, and what it would be by each control alone."""
-    alone = {control: judged([differences])["verdict"] for control, differences in against.items()}
-    return {**judged(list(against.values())), "alone": alone}
-
-
-def _word(difference: Mapping[str, Any]) -> str:
-    if difference["low"] is None:
-        return "undecided"
-    if difference["low"] > 0:
-        return "gains"
-    if difference["high"] < 0:
-        return "loses"
-    return "kept" if difference["low"] >= -MARGIN else "undecided"
-
-
-def _side(words: Sequence[str]) -> str:
-    for word in ("loses", "undecided", "gains"):
-        if word in words:
-            return word
-    return "kept"
-
-
-def _verdict(sides: Sequence[str]) -> str:
-    if "loses" in sides:
-        return "harm"
-    if all(side == "gains" for side in sides):
-        return "both gain"
-    if "gains" in sides and "undecided" not in sides:
-        return "one gains, the other does not lose"
-    return "no gain"
+def _understanding(
+    found: Found, arms: Sequence[str], seeds: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """How well the trunk of each arm is read, by layer and prefix: the start's is before."""
+    read = {run: _of_trunk(pair) for run, (pair, _) in found.items()}
+    return {arm: figures(read, arm, seeds) for arm in arms}
 
 
 def tables(results: Results) -> list[Table]:
-    """The figures, their differences to the frozen arm, and the verdicts."""
+    """The figures, their differences to each rival, and the verdicts."""
     arms = results["arms"]
+    controls = list(
+        dict.fromkeys(name for of in results["verdict"].values() for name in of["alone"])
+    )
     return [
         _table("figures", {arm: of_arm["figures"] for arm, of_arm in arms.items()}),
         *(
             _table(
-                f"better than {control} by",
+                f"better than {rival} by",
                 {
-                    arm: of_arm["against"][control]
+                    arm: of_arm["against"][rival]
                     for arm, of_arm in arms.items()
-                    if control in of_arm["against"]
+                    if rival in of_arm["against"]
                 },
             )
-            for control in RIVALS
-            if control in arms
+            for rival in RIVALS
+            if rival in arms
         ),
         Table(
-            columns=("arm", *SIDES, "verdict", *(f"by {control} alone" for control in CONTROLS)),
+            columns=("arm", *DECIDING, "verdict", *(f"by {name} alone" for name in controls)),
             rows=[
                 (
                     arm,
-                    *(found["sides"][side] for side in SIDES),
+                    *(found["sides"][side] for side in DECIDING),
                     found["verdict"],
-                    *(found["alone"].get(control) for control in CONTROLS),
+                    *(found["alone"].get(name) for name in controls),
                 )
                 for arm, found in results["verdict"].items()
             ],
@@ -265,8 +266,9 @@ def write_coevolution_page(out: Path, results: Results) -> None:
     sections = [
         Section(
             heading="Verdict",
-            text="By rule, from the intervals of differences to the controls, paired by seed.",
-            tables=[verdicts],
+            text="By rule, from the intervals of differences to the controls, paired by seed: see "
+            "recipes.verdict.",
+            tables=[verdicts, _reasons(results)],
         ),
         Section(
             heading="Figures",
@@ -275,10 +277,30 @@ def write_coevolution_page(out: Path, results: Results) -> None:
             tables=figures,
         ),
         Section(
+            heading="Understanding by generating",
+            text="How well linear maps read the trunk's states after each layer, of the first "
+            "tokens of an image; 0 is chance. Before stage 3 it was the start's.",
+            tables=[_table("after", results["understanding"])],
+        ),
+        Section(
             heading="Operations of stage 3; raster's are of all three",
-            text=_stops(results),
+            text="; ".join(f"{run}: {why}" for run, why in results["stopped"].items()),
             tables=[compute],
         ),
     ]
     intro = "Stage 3 in several ways, and what a fresh AR model makes of the tokens it leaves."
     write_page(out / "coevolution.html", "Do both models gain?", intro, sections)
+
+
+def _reasons(results: Results) -> Table:
+    """What the rule says of each measure."""
+    found = results["verdict"]
+    words = {
+        arm: {name: word for of in each["measures"].values() for name, word in of.items()}
+        for arm, each in found.items()
+    }
+    measures = dict.fromkeys(name for of_arm in words.values() for name in of_arm)
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(of_arm.get(name) for of_arm in words.values())) for name in measures
+    ]
+    return Table(columns=("measure", *words), rows=rows)

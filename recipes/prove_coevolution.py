@@ -20,11 +20,11 @@ breaks a limit stops itself and the program; `--resume` goes on with what it lef
 name it.
 
 An AR loss is no evidence. Measured are: what a fresh AR model of stage 2's budget makes of the new
-tokens (nats at equal error, captions followed, Frechet distance), what the pair itself generates,
-what the orderer understands (retrieval at every prefix, a fresh reader), and what the trunk does
-(linear probes of its states; how likely it finds captions, where `train_ar.caption_weight` is above
-0). Differences to the arms `frozen` and `apart` are paired by seed; the
-verdict follows from their intervals by rule, see `recipes.coevolution`.
+tokens (nats at equal error, captions followed, Fréchet distance), the same of the pair itself, what
+the orderer understands (retrieval at every prefix, a fresh reader), and what the trunk does (linear
+probes of its states; how likely it finds captions, where `train_ar.caption_weight` is above 0).
+Differences to the arms `frozen` and `apart`, of `align` to `shuffled` too, are paired by seed; the
+verdict follows from their intervals by rule, see `recipes.verdict`.
 
 Writes OUT/coevolution.json, OUT/coevolution.html and OUT/ARM-SEED of each run; `--processes` runs
 go side by side; `--resume` keeps what is done.

@@ -7,22 +7,28 @@ from typing import Any
 
 import pytest
 
-from recipes.coevolution import (
-    FOLLOWED,
-    NATS,
-    OF_PAIR,
-    RECALL,
-    SAVED,
-    WRITTEN,
-    gather,
-    judged,
-    tables,
-)
+from recipes.coevolution import gather, tables, write_coevolution_page
 from recipes.experiment import Evaluation, JointTraining
 from recipes.prove_coevolution import Coevolution, StepCosts, raster_of
 from recipes.rating import nats_at
 from recipes.training_record import write_record
+from recipes.verdict import (
+    FOLLOWED,
+    FRECHET,
+    NATS,
+    OF_PAIR,
+    PSNR,
+    READER,
+    SAVED,
+    SAVED_BY_PAIR,
+    TRUNK,
+    WRITTEN,
+    at_prefix,
+    judged,
+)
+from recipes.verdict import RECALL as AT_ANY
 
+RECALL = at_prefix(AT_ANY, 1)
 COMPUTE = {arm: {"steps": 10, "flops": 10**9} for arm in ("frozen", "joint")}
 
 
@@ -33,7 +39,7 @@ def found(recall: float, nats: float, right: float, psnr: float = 20.0) -> dict[
         "retrieval": {"accuracy": {"1": recall, "2": recall + 0.2}},
         "probe": {"accuracy": {"1": recall, "2": recall}},
         "reconstruction": {"psnr": {"1": 15.0, "2": psnr}},
-        "trunk": {"words": {"0": {"1": 0.2}, "1": {"1": 0.4}}},
+        "trunk": {"words": {"0": {"1": 0.2}, "1": {"1": 0.4, "2": 0.6}}},
         "generation": generation,
         "rate": {
             "at_noise": {s: {"nats": n, "psnr": p} for s, (n, p) in curve.items()},
@@ -104,7 +110,7 @@ def test_captions_count_where_the_models_write(runs: Any) -> None:
 def test_both_gain_where_every_interval_is_above_0(runs: Any) -> None:
     results = gather(runs, COMPUTE)
     assert results["verdict"]["joint"]["verdict"] == "both gain"
-    row = ("joint", "gains", "gains", "both gain", "both gain", None)
+    row = ("joint", "gains", "gains", "both gain", "both gain")
     assert tables(results)[-1].rows == [row]
 
 
@@ -148,10 +154,33 @@ def test_each_control_is_also_asked_alone(runs: Any) -> None:
     assert found["alone"] == {"frozen": "both gain", "apart": "no gain"}
 
 
+def test_alignment_must_also_gain_on_that_with_other_captions(runs: Any) -> None:
+    for seed in range(3):
+        for arm in ("align", "shuffled", "orderer_only"):
+            runs[arm, seed] = runs["joint", seed]
+    results = gather(runs, COMPUTE)
+    alone = results["verdict"]["align"]["alone"]
+    assert alone == {"frozen": "both gain", "shuffled": "no gain"}
+    assert results["verdict"]["joint"]["verdict"] == "both gain"  # of which it is no control
+    assert "orderer_only" in results["arms"]["align"]["against"]  # shown, no control
+
+
+def test_the_trunk_is_read_by_layer_and_prefix_before_and_after(runs: Any) -> None:
+    results = gather(runs, COMPUTE)
+    assert list(results["understanding"]) == ["start", "frozen", "joint"]
+    of_joint = results["understanding"]["joint"]
+    assert {name: at["mean"] for name, at in of_joint.items()} == {
+        at_prefix("layer 1", 1): pytest.approx(0.4),
+        at_prefix("layer 1", 2): pytest.approx(0.6),
+    }  # layer 0 has read nothing
+    assert results["arms"]["joint"]["figures"][TRUNK]["mean"] == pytest.approx(0.5)
+
+
 GAINED = {"low": 0.01, "high": 0.02}
 LOST = {"low": -0.02, "high": -0.01}
 KEPT = {"low": -0.005, "high": 0.01}
 UNDECIDED = {"low": -0.1, "high": 0.2}
+ALL_KEPT = dict.fromkeys((RECALL, at_prefix(READER, 1), FOLLOWED, SAVED, OF_PAIR), KEPT)
 
 
 @pytest.mark.parametrize(
@@ -167,14 +196,35 @@ UNDECIDED = {"low": -0.1, "high": 0.2}
     ],
 )
 def test_the_verdict_follows_from_the_intervals(recall: Any, followed: Any, verdict: str) -> None:
-    reader = "fresh reader, mean over prefixes"
-    differences = {RECALL: recall, reader: KEPT, FOLLOWED: followed, SAVED: KEPT, OF_PAIR: KEPT}
+    differences = {**ALL_KEPT, RECALL: recall, FOLLOWED: followed}
     assert judged([differences])["verdict"] == verdict
 
 
+def test_the_worst_prefix_decides() -> None:
+    gained = {**ALL_KEPT, FOLLOWED: GAINED, at_prefix(AT_ANY, 2): GAINED, RECALL: GAINED}
+    assert judged([gained])["verdict"] == "both gain"
+    assert judged([{**gained, at_prefix(AT_ANY, 4): LOST}])["verdict"] == "harm"
+    assert judged([{**gained, at_prefix(READER, 8): UNDECIDED}])["verdict"] == "no gain"
+
+
+@pytest.mark.parametrize("guard", [PSNR, FRECHET, WRITTEN, SAVED_BY_PAIR, TRUNK])
+def test_a_guard_can_only_speak_against(guard: str) -> None:
+    gained = {**ALL_KEPT, FOLLOWED: GAINED}
+    without = judged([gained])["verdict"]
+    assert without == "one gains, the other does not lose"
+    for word in (GAINED, KEPT, UNDECIDED):
+        assert judged([{**gained, guard: word}])["verdict"] == without
+    assert judged([{**gained, guard: LOST}])["verdict"] == "harm"
+
+
+def test_a_measure_that_decides_must_have_been_taken() -> None:
+    del (differences := dict(ALL_KEPT))[OF_PAIR]
+    with pytest.raises(KeyError, match=OF_PAIR):
+        judged([differences])
+
+
 def test_of_two_controls_the_stricter_one_decides() -> None:
-    names = (RECALL, "fresh reader, mean over prefixes", FOLLOWED, SAVED, OF_PAIR)
-    gained, undecided = ({name: word for name in names} for word in (GAINED, UNDECIDED))
+    gained, undecided = (dict.fromkeys(ALL_KEPT, word) for word in (GAINED, UNDECIDED))
     assert judged([gained])["verdict"] == "both gain"
     assert judged([gained, undecided])["verdict"] == "no gain"
 
@@ -222,12 +272,16 @@ def test_arms_do_the_steps_that_their_operations_pay_for() -> None:
     assert StepCosts(learning=60, waiting=10).steps_within(spent, joint) == 6
 
 
-def test_a_run_that_stopped_itself_is_named(runs: Any) -> None:
+def test_a_run_that_stopped_itself_is_named_and_not_judged(runs: Any, tmp_path: Path) -> None:
     assert gather(runs, COMPUTE)["stopped"] == {}
     record = {"joint": {"stopped": "stage 3 stopped itself at step 7: rank"}}
     write_record(runs["joint", 1] / "joint" / "orderer", record)
     results = gather(runs, COMPUTE)
     assert results["stopped"] == {"joint-1": "stage 3 stopped itself at step 7: rank"}
+    assert results["verdict"]["joint"]["verdict"] == "stopped itself"
+    write_coevolution_page(tmp_path, results)
+    page = (tmp_path / "coevolution.html").read_text()
+    assert "joint-1: stage 3 stopped itself at step 7: rank" in page
 
 
 @pytest.mark.long
