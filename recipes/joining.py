@@ -31,6 +31,9 @@ NEEDED: Mapping[Route, str] = {
     "rate": "reconstruction",
 }
 """The loss of stage 1 without which a route asks models that learned nothing of it."""
+GRADIENT = ("share", "asked", "cosine")
+"""Of `ar.joint.Junction`: how much of stage 1's gradient stage 2 adds, and would add without a cap,
+and whether they agree."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,7 +63,7 @@ class Joint:
 
         Raises:
             ValueError: for a route that the AR model's head has no way for, or that needs a loss of
-                stage 1 that is switched off.
+                stage 1 that is switched off, or a contrast whose bias the orderer does not hand on.
         """
         settings = experiment.train_joint
         objectives = experiment.train_orderer.objectives.replayed()
@@ -68,6 +71,11 @@ class Joint:
         if needed and not getattr(objectives, needed):
             raise ValueError(
                 f"the route {settings.route} needs train_orderer.objectives.{needed}, which is 0"
+            )
+        if settings.route != "frozen" and objectives.similarity == "siglip":
+            raise ValueError(
+                "stage 3 goes on with the contrast infonce only: the bias that the sigmoid form "
+                "learns is not kept with an orderer, got train_orderer.objectives.similarity siglip"
             )
         stage = Stage1(orderer, objectives).to(orderer.device)
         reaching = Reaching(settings.route, orderer, model, settings.noise).to(orderer.device)
@@ -99,8 +107,8 @@ class Joint:
         """Do update number `step` (from 0) of the AR model, and of the orderer if it is its turn.
 
         Returns:
-            What is worth logging: losses, and of steps in which the orderer learns the `share` of
-            stage 2's gradient at the tokens, and its `cosine` with stage 1's.
+            What is worth logging: losses, and of steps in which the orderer learns what the
+            junction knows of stage 2's gradient at the tokens, see GRADIENT.
         """
         experiment, settings = self.experiment, self.experiment.train_joint
         device = self.model.null.device
@@ -128,7 +136,8 @@ class Joint:
             own.backward()
             loss = asked + own
             learners.append(self.learners["orderer"])
-            logged = {**terms.values, "share": junction.share, "cosine": junction.cosine}
+            gradient = {name: getattr(junction, name) for name in GRADIENT}
+            logged = {**terms.values, **gradient}
         logged = {"loss": loss.detach(), **losses, **logged}
         norms = apply_gradients(step, learners, logged, batch.keys)
         self._settle(step, seen.detach())

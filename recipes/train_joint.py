@@ -3,17 +3,20 @@
     python -m recipes.train_joint
     python -m recipes.train_joint --train_joint.route=context
 
-Reads OUT/orderer and OUT/ar; writes OUT/joint/orderer, OUT/joint/ar, OUT/logs and
+Reads OUT/orderer and OUT/ar; writes OUT/joint/orderer, OUT/joint/ar (each with training.json, what
+it was trained with, stage 3 under "joint"), OUT/logs and
 OUT/checkpoints/joint; `--resume` goes on from the newest of these. Starts unchanged under
 `torchrun` and `accelerate launch`. On 2 CPU cores the default takes under a minute.
 
 The orderer keeps stage 1's losses at full weight (but those whose networks it does not hand on: the
 adversarial one and the alignment of features), on replayed pairs. What stage 2 asks of it comes by
 one route (`train_joint.route`), weighed and capped where the two meet, at the tokens. The AR loss
-alone says nothing: it falls while tokens collapse. So rank, redundancy, drift, recall and error are
-watched on pairs set apart, and a training that breaks one of `train_joint.limits` stops itself,
-saves the models as they were at its last good checkpoint, and ends with exit code 1.
+alone says nothing: it falls while tokens collapse. So rank, deviation, redundancy, drift, recall
+and error are watched on pairs set apart, and a training that breaks one of `train_joint.limits`
+stops itself, saves the models as they were at its last good checkpoint, and ends with exit code 1.
 """
+
+from torch import Tensor
 
 from ar import ARModel
 from data import apart, in_memory
@@ -26,7 +29,7 @@ from recipes.engine.processes import others_wait_for, seed_everything
 from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, prepare_device
 from recipes.experiment import Experiment
-from recipes.joining import Joint
+from recipes.joining import GRADIENT, Joint
 from recipes.planning import tell_plan
 from recipes.training_record import read_record, training_record, write_record
 from recipes.watching import SHOWN, Watch
@@ -95,16 +98,19 @@ def main(experiment: Experiment) -> None:
         if first == 0:
             progress.save(0, run)  # the first good state
         complaint = None
+        gradient: dict[str, Tensor] = {}
         for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
-            run.log(step, joint.learn(step, batch))
+            logged = joint.learn(step, batch)
+            gradient = {name: logged[name] for name in GRADIENT if name in logged} or gradient
+            run.log(step, logged)
             done = step + 1
             saves = progress.is_due(done, run) or run.stop_requested
             looks = saves or done % settings.watch_every == 0
             if looks:
                 found = run.mean(watch.measure(orderer))  # so that all processes decide alike
                 complaint = watch.complaint(found, settings.limits)
-                run.record(step, found)
+                run.record(step, found | run.mean(gradient))  # of the orderer's last step
             if complaint:
                 break
             if progress.stops_after(done, run):
@@ -134,8 +140,9 @@ def main(experiment: Experiment) -> None:
             )
             own["watched"] = {"before": watch.start, "after": watch.measure(averaged)}
             own["stopped"] = complaint
-            before = read_record(experiment.out / "orderer") or {}
-            write_record(experiment.out / "joint" / "orderer", {**before, "joint": own})
+            for name in ("ar", "orderer"):  # the orderer's last: with it stage 3 is done
+                before = read_record(experiment.out / name) or {}
+                write_record(experiment.out / "joint" / name, {**before, "joint": own})
 
         others_wait_for(hand_on)
         if complaint:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from ar.joint import Limits, broken
+from ar.joint import Limits, broken, kept_deviations
 from data import Pairs
 from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import (
@@ -14,12 +14,15 @@ from orderer.evaluation import (
     explained_by_before,
     mean_psnr,
     participation_rank,
+    rank_correlation,
 )
 from recipes.decoding import decoded
 from recipes.probing import tokens_of
 
-SHOWN = "rank", "deviation", "redundancy", "drift", "recall", "psnr", "share", "cosine"
+SHOWN = "rank", "deviation", "redundancy", "order_drift", "recall", "psnr", "share", "cosine"
 """In the line that people watch."""
+CHANGED = 16
+"""Images of which one token after the other is taken away."""
 
 
 class Watch:
@@ -41,6 +44,7 @@ class Watch:
         self.texts = processor.text(different).to(orderer.device)
         self.said = torch.tensor([different.index(caption) for caption in captions])
         self.first = self._encoded(orderer)
+        self.importance = importance(orderer, self.first[:CHANGED])
         self.start = self.measure(orderer)
 
     @torch.no_grad()
@@ -48,12 +52,14 @@ class Watch:
         """Take all figures.
 
         `rank` and `entropy_rank`: directions that the tokens use. `deviation`: of the position that
-        has lost most, as a share of its start's. `redundancy`: share of a token that those before
-        it explain. `drift`: 1 - the correlation of a channel with itself at the start, the mean
-        over all of them, so that tokens that change places have drifted. `recall`: share of the
-        images to which their own caption is the nearest of all that differ, the mean over the
-        measured prefixes, and `recall_K` at each. `psnr`: from all tokens, and `psnr_1` from the
-        first.
+        has lost most, as a share of its start's; `channel_deviation`: the same of single channels
+        of positions, that which a tenth of them fall below, and `least_channel_deviation` of the
+        one that has lost most. `redundancy`: share of a token that those before it explain.
+        `order_drift`: 1 - the rank correlation of what each position matters for the image, now and
+        at the start. `token_drift`: 1 - the correlation of a channel with itself at the start, the
+        mean over all of them. `recall`: share of the images to which their own caption is the
+        nearest of all that differ, the mean over the measured prefixes, and `recall_K` at each.
+        `psnr`: from all tokens, and `psnr_1` from the first.
         """
         was_training = orderer.training
         orderer.eval()
@@ -61,9 +67,11 @@ class Watch:
         figures = {
             "rank": participation_rank(tokens),
             "entropy_rank": entropy_rank(tokens),
-            "deviation": (spread(tokens) / spread(self.first)).min().item(),
+            **kept_deviations(self.first, tokens),
             "redundancy": explained_by_before(tokens)[1:].mean().item(),
-            "drift": drift(self.first, tokens),
+            "order_drift": 1
+            - rank_correlation(self.importance, importance(orderer, tokens[:CHANGED])),
+            "token_drift": drift(self.first, tokens),
             **self._found(orderer, tokens),
             "psnr": self._rebuilt(orderer, tokens),
             "psnr_1": self._rebuilt(orderer, tokens[:, :1]),
@@ -92,9 +100,16 @@ class Watch:
         return tokens_of(orderer, self.pairs).float()
 
 
-def spread(tokens: Float[Tensor, "N K D"]) -> Float[Tensor, "K"]:
-    """The deviation of each position, over all its channels; never 0, to be divided by."""
-    return tokens.std(dim=0).norm(dim=1).clamp(min=1e-12)
+@torch.no_grad()
+def importance(orderer: Orderer, tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "K"]:
+    """How much images change where a token is replaced by the mean one of its place."""
+    whole = orderer.decode(tokens).double()
+    changes = []
+    for k, mean in enumerate(tokens.mean(dim=0)):
+        without = tokens.clone()
+        without[:, k] = mean
+        changes.append((orderer.decode(without) - whole).square().mean())
+    return torch.stack(changes).cpu()
 
 
 def _mean(values: Sequence[float]) -> float:

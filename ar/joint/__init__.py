@@ -1,7 +1,7 @@
 """Stage 3: how the AR model reaches the orderer, and what must not happen on the way."""
 
 from .alignment import Alignment, frozen
-from .collapse import Limits, broken
+from .collapse import Limits, broken, kept_deviations
 from .junction import Junction
 from .rate import DrawnErrors, draw_errors, rate
 from .routes import ROUTES, Route, own_loss
@@ -16,6 +16,7 @@ __all__ = [
     "broken",
     "draw_errors",
     "frozen",
+    "kept_deviations",
     "own_loss",
     "rate",
 ]

@@ -3,10 +3,22 @@
 The AR loss is no witness: it falls fastest where tokens lose rank and meaning. What is watched is
 what a user would miss: how many directions the tokens use, how well images are found by captions,
 and how well they are rebuilt.
+
+    N images   K tokens   D channels of a token
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+LOW = 0.1
+"""Quantile of the channels' deviations that is limited: of very many one may always be silent."""
+SILENT = 0.01
+"""Deviation under which a channel says nothing, as a share of the mean one's."""
+SHARES = {"rank": "rank", "deviation": "deviation", "channel_deviation": "deviation"}
+"""Figures of which a share must be kept, and the limit that says which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +28,8 @@ class Limits:
     rank: float = 0.8
     """Least share of the participation rank that the tokens had."""
     deviation: float = 0.5
-    """Least share of its deviation that any position may keep, over its channels together."""
+    """Least share of its deviation that any position may keep, over its channels together, and that
+    nine tenths of the single channels must keep."""
     recall: float = 0.1
     """Most that recall may fall, in shares of 1."""
     psnr: float = 1.0
@@ -32,16 +45,17 @@ def broken(start: Mapping[str, float], now: Mapping[str, float], limits: Limits)
     """Say which limit a training has broken; None, if none.
 
     Args:
-        start: figures `rank`, `deviation`, and `recall` and `psnr` where they are measured.
+        start: figures `rank`, `deviation`, and `channel_deviation`, `recall` and `psnr` where they
+            are measured.
         now: the same, later.
         limits: to hold.
     """
-    for name in ("rank", "deviation"):
-        least = getattr(limits, name) * start[name]
-        if not now[name] >= least:
+    for name, limit in SHARES.items():
+        share = getattr(limits, limit)
+        if name in start and not now[name] >= share * start[name]:
             return (
-                f"{name} is {now[name]:.2f}, under {getattr(limits, name):.0%} of the "
-                f"{start[name]:.2f} that it began with"
+                f"{name} is {now[name]:.2f}, under {share:.0%} of the {start[name]:.2f} that it "
+                "began with"
             )
     for name in ("recall", "psnr"):
         if name in start and not now[name] >= start[name] - getattr(limits, name):
@@ -50,3 +64,21 @@ def broken(start: Mapping[str, float], now: Mapping[str, float], limits: Limits)
                 f"{start[name]:.3g} that it began with"
             )
     return None
+
+
+def kept_deviations(
+    before: Float[Tensor, "N K D"], after: Float[Tensor, "N K D"]
+) -> dict[str, float]:
+    """How much of their deviation positions, and single channels of them, have kept.
+
+    Channels that said nothing before cannot fall silent and do not count.
+    """
+    first, now = before.std(dim=0), after.std(dim=0)  # [K, D]
+    position = now.norm(dim=1) / first.norm(dim=1).clamp(min=1e-12)
+    speaks = first > SILENT * first.mean()
+    channel = now[speaks] / first[speaks] if speaks.any() else first.new_zeros(1)
+    return {
+        "deviation": position.min().item(),
+        "channel_deviation": channel.quantile(LOW).item(),
+        "least_channel_deviation": channel.min().item(),
+    }

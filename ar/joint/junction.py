@@ -42,6 +42,8 @@ class Junction:
         """What stage 2 computes on."""
         self.share = tokens.new_zeros((), dtype=torch.float32)
         """Norm of what was added, as a share of stage 1's gradient."""
+        self.asked = tokens.new_zeros((), dtype=torch.float32)
+        """The same of what was asked for, before the cap."""
         self.cosine = tokens.new_zeros((), dtype=torch.float32)
         """Between the two: below 0 they want the opposite."""
         tokens.register_hook(self._join)
@@ -51,6 +53,7 @@ class Junction:
             return own
         first, second = own.float(), self.weight * self.seen.grad.float()
         norms = first.norm(), second.norm()
+        self.asked = norms[1] / norms[0]
         if self.cap is not None:
             least = torch.finfo(torch.float32).tiny
             factor = (self.cap * norms[0] / norms[1].clamp(min=least)).clamp(max=1)

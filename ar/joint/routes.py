@@ -24,7 +24,10 @@ align    by an alignment of the trunk's states with captions, see `Alignment`
 shuffled as `align`, with the captions of other images: a control
 context  by the loss of tokens that an averaged orderer gives, through the tokens before them
 decode   by the error of images that are decoded from the head's guesses, through the same
-rate     by the rate of tokens in fixed noise: nats that cannot be saved by shrinking
+rate     by the rate of tokens in fixed noise: nats that cannot be saved by shrinking. The AR model
+         learns by its own loss, of tokens without noise, so that the bound is as loose as it is at
+         levels it was not trained for; the evaluation takes the plain guess there, see
+         `recipes.rating`, the training does not
 full     by the loss, everywhere: what collapses, a control
 """
 ROUTES: tuple[Route, ...] = get_args(Route)

@@ -14,7 +14,7 @@ from orderer import Orderer, OrdererProcessor, Said
 from recipes import train_joint
 from recipes.engine.anchor import Anchor
 from recipes.experiment import Experiment, JointTraining
-from recipes.joining import Joint
+from recipes.joining import GRADIENT, Joint
 from recipes.reaching import Reaching
 from recipes.training_record import read_record
 
@@ -53,8 +53,8 @@ def test_a_route_trains_two_models_that_belong_together(route: Route, separate: 
     assert not torch.equal(before[1].trunk.embed.weight, after[1].trunk.embed.weight)
     lines = map(json.loads, (separate.out / "logs/joint.jsonl").read_text().splitlines())
     shares = [line["share"] for line in lines if "share" in line]
-    asked = {"frozen": [], "apart": [False, False]}.get(route, [True, True])
-    assert [share > 0 for share in shares] == asked  # in the steps in which the orderer learns
+    asked = {"frozen": [], "apart": [False] * 3}.get(route, [True] * 3)
+    assert [share > 0 for share in shares] == asked  # two steps of the orderer, and a look
     is_still = route in ("frozen", "rate")  # the noise of a rate must not shrink with the tokens
     assert torch.equal(before[1].std, after[1].std) == is_still
 
@@ -79,9 +79,15 @@ def test_the_watched_figures_are_logged_and_kept(trained: Experiment) -> None:
     lines = map(json.loads, (trained.out / "logs/joint.jsonl").read_text().splitlines())
     (last,) = [line for line in lines if "rank" in line]
     assert last["step"] == 3
-    kept = (read_record(trained.out / "joint/orderer") or {})["joint"]["watched"]
-    assert kept["before"].keys() == kept["after"].keys() == last.keys() - {"step"}
-    assert kept["before"]["drift"] == pytest.approx(0, abs=1e-6) and kept["before"]["rank"] > 1
+    records = [read_record(trained.out / "joint" / name) or {} for name in ("orderer", "ar")]
+    assert records[0]["joint"] == records[1]["joint"]
+    assert [record.keys() & {"settings"} for record in records] == [{"settings"}] * 2
+    kept = records[0]["joint"]["watched"]
+    assert kept["before"].keys() == kept["after"].keys() == last.keys() - {"step", *GRADIENT}
+    assert kept["before"]["rank"] > 1
+    for drift in ("token_drift", "order_drift"):
+        assert kept["before"][drift] == pytest.approx(0, abs=1e-6) and 0 <= last[drift] <= 2
+    assert 0 < last["share"] <= 0.2 + 1e-6 and last["share"] <= last["asked"]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +125,18 @@ def test_a_route_whose_loss_is_switched_off_is_refused(
     processor = OrdererProcessor(image_size=16, context_length=8)
     with pytest.raises(ValueError, match=f"{route} needs .*objectives.{loss}, which is 0"):
         Joint.of(experiment, tiny_orderer, tiny_ar, processor)
+
+
+def test_the_contrast_whose_bias_is_not_handed_on_is_refused(
+    tiny: Experiment, tiny_orderer: Orderer, tiny_ar: ARModel
+) -> None:
+    objectives = replace(tiny.train_orderer.objectives, similarity="siglip")
+    experiment = replace(tiny, train_orderer=replace(tiny.train_orderer, objectives=objectives))
+    processor = OrdererProcessor(image_size=16, context_length=8)
+    with pytest.raises(ValueError, match=r"contrast infonce only: .*, got .*similarity siglip"):
+        Joint.of(experiment, tiny_orderer, tiny_ar, processor)
+    still = replace(experiment, train_joint=replace(tiny.train_joint, route="frozen"))
+    Joint.of(still, tiny_orderer, tiny_ar, processor)
 
 
 @pytest.mark.parametrize("route", ["decode", "rate"])
