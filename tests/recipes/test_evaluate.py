@@ -346,10 +346,10 @@ def test_the_judge_of_scenes_knows_none_of_the_tuning_split(tiny: Experiment) ->
         check_judge(replace(tiny, data=data))
 
 
-def test_the_judge_of_classes_sees_no_tuning_image(tiny: Experiment) -> None:
+def test_the_judge_of_classes_sees_no_tuning_image(tiny: Experiment, tmp_path: Path) -> None:
     data = replace(tiny.data, tuning_count=8)
     classes = replace(tiny.evaluation, judge="classes", judge_steps=1)
-    experiment = replace(tiny, data=data, evaluation=classes)
+    experiment = replace(tiny, out=tmp_path, data=data, evaluation=classes)
     pairs = data.open_test(36)
     judge = make_judge(experiment, pairs, [], None, None)  # type: ignore[arg-type]
     assert "trained on 56 real images" in judge.about
