@@ -50,7 +50,8 @@ from recipes.compute import equal_steps, step_flops
 from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
-from recipes.experiment import Experiment, Task
+from recipes.evaluation_settings import Task
+from recipes.experiment import Experiment
 from recipes.heads_report import gather, tables, write_heads_page
 from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, train_and_measure, variant

@@ -46,7 +46,8 @@ from recipes.comparison import (
 )
 from recipes.engine.cli import run as start
 from recipes.engine.side_by_side import Job
-from recipes.experiment import Experiment, Task
+from recipes.evaluation_settings import Task
+from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import gather, tables, write_orders_page

@@ -10,7 +10,8 @@ from recipes.engine.page import Table, markdown_table
 from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Evaluation, Experiment, Task
+from recipes.evaluation_settings import Evaluation, Task
+from recipes.experiment import Experiment
 from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
 from recipes.judging import check_judge

@@ -30,7 +30,8 @@ from recipes.engine.page import markdown_table
 from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance, write_json
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Experiment, Task
+from recipes.evaluation_settings import Task
+from recipes.experiment import Experiment
 from recipes.judging import check_judge
 from recipes.reporting import summary, write_report
 from recipes.training_record import read_record

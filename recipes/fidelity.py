@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ar.evaluation import NEIGHBOURS, frechet_distance, kernel_distance, precision_recall
 from data import Pairs
-from recipes.experiment import Evaluation, Experiment
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
 from recipes.feature_space import JUDGE, OF_JUDGES, FeatureSpace, number_of_features
 from recipes.judging import Judge
 

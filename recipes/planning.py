@@ -9,7 +9,8 @@ from torch.optim import Muon
 from data import PairSource, ShardUrls, TokenStore
 from recipes.engine.memory import bytes_in_words
 from recipes.engine.training import Learner, Progress
-from recipes.experiment import ARTraining, Experiment, JointTraining, OrdererTraining
+from recipes.experiment import Experiment
+from recipes.training_settings import ARTraining, JointTraining, OrdererTraining
 
 MOMENTS = 2
 """That AdamW keeps of every parameter; Muon keeps one."""

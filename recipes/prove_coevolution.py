@@ -46,11 +46,13 @@ from recipes.compute import flops_of
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.side_by_side import Job
-from recipes.experiment import Experiment, JointTraining, Task
+from recipes.evaluation_settings import Task
+from recipes.experiment import Experiment
 from recipes.fidelity import can_see
 from recipes.joining import Joint
 from recipes.order_costs import costs_of, steps_within
 from recipes.training_record import RECORD
+from recipes.training_settings import JointTraining
 from recipes.variants import job_of, run_all, variant
 
 ROUTES = ("align", "context", "decode", "rate")

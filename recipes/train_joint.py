@@ -4,9 +4,9 @@
     python -m recipes.train_joint --train_joint.route=context
 
 Reads OUT/orderer and OUT/ar; writes OUT/joint/orderer, OUT/joint/ar (each with training.json, what
-it was trained with, stage 3 under "joint"), OUT/logs and
-OUT/checkpoints/joint; `--resume` goes on from the newest of these. Starts unchanged under
-`torchrun` and `accelerate launch`. On 2 CPU cores the default takes under a minute.
+it was trained with, stage 3 under "joint"), OUT/logs and OUT/checkpoints/joint; `--resume` goes on
+from the newest of these. Starts unchanged under `torchrun` and `accelerate launch`. On 2 CPU cores
+the default takes under a minute.
 
 The orderer keeps stage 1's losses at full weight (but those whose networks it does not hand on: the
 adversarial one and the alignment of features), on replayed pairs. What stage 2 asks of it comes by

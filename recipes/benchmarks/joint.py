@@ -17,8 +17,9 @@ from recipes.data_settings import DataSettings
 from recipes.engine.fast_matmul import use_fast_matmul
 from recipes.engine.memory import peak_memory
 from recipes.engine.training import precise, update
-from recipes.experiment import Experiment, JointTraining
+from recipes.experiment import Experiment
 from recipes.joining import Joint
+from recipes.training_settings import JointTraining
 
 from .case import Case, cpu_seconds, in_turns
 

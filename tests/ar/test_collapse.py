@@ -16,7 +16,7 @@ from ar import ARConfig, ARModel
 from ar.joint import Alignment, Junction, Limits, Route, broken, kept_deviations, own_loss
 from orderer.evaluation import participation_rank
 from recipes.engine.ema import moving_average
-from recipes.experiment import JointTraining
+from recipes.training_settings import JointTraining
 
 FACTORS, SEEN, CLASSES = 6, 12, 4
 CAP = JointTraining().cap

@@ -22,14 +22,9 @@ from ar.joint import Limits
 from orderer import Objectives
 from recipes import train_ar, train_joint, train_orderer, write_tokens
 from recipes.data_settings import DataSettings
-from recipes.experiment import (
-    ARTraining,
-    Evaluation,
-    Experiment,
-    JointTraining,
-    OptimSettings,
-    OrdererTraining,
-)
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
+from recipes.training_settings import ARTraining, JointTraining, OptimSettings, OrdererTraining
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes/configs/smoke.yaml"

@@ -15,10 +15,11 @@ from recipes.ablate_orderer import ARMS, TASKS, Ablation, of_arm
 from recipes.ablation import gather, tables, wanted, write_ablation_page
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Experiment, OrdererTraining
+from recipes.experiment import Experiment
 from recipes.intervals import interval
 from recipes.prove_order import Policies
 from recipes.training_record import RECORD
+from recipes.training_settings import OrdererTraining
 from recipes.variants import train_and_measure, variant
 
 CONFIGS = Path(__file__).parents[2] / "recipes/configs/ablation"

@@ -21,7 +21,8 @@ from recipes import build_shards, evaluate, evaluate_clip
 from recipes.clip import Clip
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
-from recipes.experiment import Evaluation, Experiment
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
 
 IMAGES, CAPTIONS = 6, 5 + 6 + 7 + 5 + 6 + 7
 """Of the sets that are made here: five to seven captions an image, as in COCO."""

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from recipes.coevolution import gather, tables, write_coevolution_page
-from recipes.experiment import Evaluation, JointTraining
+from recipes.evaluation_settings import Evaluation
 from recipes.prove_coevolution import Coevolution, StepCosts, raster_of
 from recipes.rating import nats_at
 from recipes.training_record import write_record
+from recipes.training_settings import JointTraining
 from recipes.verdict import (
     FOLLOWED,
     FRECHET,

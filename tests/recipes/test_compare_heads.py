@@ -12,8 +12,9 @@ import pytest
 from recipes import compare_heads
 from recipes.compare_heads import ARMS, Comparison, count, link_shared, of_arm
 from recipes.engine.cli import run as start
-from recipes.experiment import ARTraining, Experiment
+from recipes.experiment import Experiment
 from recipes.heads_report import gather, heads, tables, verdict, write_heads_page
+from recipes.training_settings import ARTraining
 from recipes.variants import variant
 
 CONFIGS = Path(__file__).parents[2] / "recipes/configs/heads"

@@ -18,11 +18,12 @@ from recipes import evaluate, fit_order, train_ar, write_tokens
 from recipes.compare_orders import ARMS, Laboratory, check, of_arm
 from recipes.engine.cli import run as start
 from recipes.engine.sheets import GAP, MARGIN, TEXT_LINE
-from recipes.experiment import ARTraining, Experiment, OrdererTraining
+from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import better, claim, gather, tables, write_orders_page
 from recipes.rating import saved
+from recipes.training_settings import ARTraining, OrdererTraining
 
 TITLE = MARGIN + TEXT_LINE + GAP // 2
 """Pixels above the images of a strip."""

@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from ar import ARConfig, ARModel
 from recipes.compute import equal_steps, flops_of, step_flops
-from recipes.experiment import OptimSettings
+from recipes.training_settings import OptimSettings
 
 SIZES = {"width": 16, "heads": 2, "layers": 2, "mlp_width": 32, "head_width": 16, "head_layers": 2}
 CONFIG = {"tokens": 4, "token_dim": 6, "condition": "none", **SIZES}

@@ -18,7 +18,8 @@ from recipes.conditions import condition_on
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Evaluation, Experiment
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
 from recipes.finding import embed_captions, embeddings_at_prefixes
 from recipes.judging import check_judge, make_judge
 from recipes.protocol import decoding

@@ -17,7 +17,8 @@ from orderer import Orderer, complete_settings, start_orderer
 from orderer.objectives import Teacher
 from orderer.sequences import FixedOrder, SequenceConfig
 from recipes import evaluate
-from recipes.experiment import Evaluation, Experiment
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
 from recipes.feature_space import FeatureSpace, check_apart, number_of_features, parse_features
 from recipes.fidelity import Fidelity, check_enough, check_fidelity, sentence
 from recipes.rebuilding import Eyes, make_teacher, mean_perceptual, reconstruction

@@ -13,10 +13,11 @@ from ar.joint import ROUTES, Limits, Route
 from orderer import Orderer, OrdererProcessor, Said
 from recipes import train_joint
 from recipes.engine.anchor import Anchor
-from recipes.experiment import Experiment, JointTraining
+from recipes.experiment import Experiment
 from recipes.joining import GRADIENT, Joint
 from recipes.reaching import Reaching
 from recipes.training_record import read_record
+from recipes.training_settings import JointTraining
 
 SAID = Said(
     texts=torch.zeros(1, 4, dtype=torch.long),

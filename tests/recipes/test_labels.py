@@ -12,7 +12,9 @@ from data import Pair, write_shards
 from recipes import evaluate, train_ar, train_joint, train_orderer, write_tokens
 from recipes.classifying import classification
 from recipes.data_settings import DataSettings
-from recipes.experiment import Evaluation, Experiment, OrdererTraining
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
+from recipes.training_settings import OrdererTraining
 
 CLASSES = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250)}
 TEMPLATES = ("a photo of a {}", "the colour {}", "{}.")

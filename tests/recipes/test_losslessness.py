@@ -14,9 +14,11 @@ from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
 from recipes.evaluate import main as evaluate
-from recipes.experiment import Evaluation, Experiment, OrdererTraining
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
 from recipes.losslessness import by_bits, by_dims, by_length, gather, table, write_losslessness_page
 from recipes.probe_losslessness import Losslessness, ceiling, of_length
+from recipes.training_settings import OrdererTraining
 
 ROOT = Path(__file__).parents[2]
 STRINGS = DataSettings(source=("strings",), unseen=None, train_count=32, test_count=20)

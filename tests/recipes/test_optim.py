@@ -19,7 +19,7 @@ from recipes.engine.optim import (
 )
 from recipes.engine.processes import seed_everything
 from recipes.engine.training import update
-from recipes.experiment import OptimSettings
+from recipes.training_settings import OptimSettings
 
 RATES = {"muon_lr": 4e-3, "adamw_lr": 1.5e-3, "weight_decay": 0.1}
 

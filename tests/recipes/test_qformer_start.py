@@ -11,7 +11,8 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from orderer import Orderer, OrdererConfig
 from recipes import train_orderer
-from recipes.experiment import Experiment, OptimSettings
+from recipes.experiment import Experiment
+from recipes.training_settings import OptimSettings
 
 
 @pytest.fixture

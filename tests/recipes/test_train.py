@@ -22,7 +22,9 @@ from recipes.engine.execution import Execution
 from recipes.engine.launch import launch
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
-from recipes.experiment import Evaluation, Experiment, OptimSettings
+from recipes.evaluation_settings import Evaluation
+from recipes.experiment import Experiment
+from recipes.training_settings import OptimSettings
 
 LOGS = {train_orderer: "orderer", train_ar: "ar", train_joint: "joint"}
 MODELS = {
