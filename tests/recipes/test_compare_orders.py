@@ -260,8 +260,10 @@ def test_what_cannot_be_compared_is_refused(
 
 
 def test_distances_without_a_judge_that_sees_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"evaluation\.judge, which must be classes or words"):
-        check(laboratory(tmp_path))
+    lab = laboratory(tmp_path)
+    blind = replace(lab, evaluation=replace(lab.evaluation, judge="retrieval"))
+    with pytest.raises(ValueError, match=r"among scenes, classes, words, got retrieval"):
+        check(blind)
 
 
 def test_fewer_probed_images_than_channels_are_refused(tmp_path: Path) -> None:
