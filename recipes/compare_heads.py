@@ -33,6 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ar import ARModel
 from data import TokenBatches, TokenStore
 from data.tokens import STORE
@@ -47,12 +49,12 @@ from recipes.comparison import (
     write_comparison,
 )
 from recipes.compute import equal_steps, step_flops
-from recipes.conditions import condition_on
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
 from recipes.heads_report import gather, tables, write_heads_page
+from recipes.stage_2 import losses_of, total_of
 from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, train_and_measure, variant
 
@@ -175,18 +177,19 @@ def count(comparison: Comparison, folder: Path) -> dict[str, dict[str, int]]:
     settings = comparison.train_ar
     draw = comparison.data.draw(settings.batch_size, comparison.seed)
     batch = TokenBatches(store, **vars(draw)).at(0)
+
+    def loss(experiment: Experiment, model: ARModel) -> Tensor:
+        losses = losses_of(experiment, model, batch, orderer, processor)[1]
+        return total_of(losses, experiment.train_ar)
+
     costs = {}
     for arm in dict.fromkeys((DEFAULT, *comparison.arms)):
         experiment = of_arm(comparison, arm, 1, comparison.seed, comparison.out)
         seed_everything(comparison.seed, rank=0)
         config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
         model = ARModel(config).train()
-        costs[arm] = step_flops(
-            model,
-            settings.optim.learner(model, 1),
-            batch.tokens,
-            partial(condition_on, batch.captions, model, orderer, processor),
-        )
+        learner = settings.optim.learner(model, 1)
+        costs[arm] = step_flops(learner, partial(loss, experiment, model))
     return costs
 
 

@@ -1,7 +1,4 @@
-"""What training costs in floating-point operations, counted: for comparisons at equal compute.
-
-B batch   K tokens   D channels of a token
-"""
+"""What training costs in floating-point operations, counted: for comparisons at equal compute."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,7 +11,6 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from ar import ARModel, Condition
 from recipes.engine.training import Learner, apply_gradients, clear_gradients
 
 Shape = Sequence[int]
@@ -44,28 +40,21 @@ def flops_of(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def step_flops(
-    model: ARModel,
-    learner: Learner,
-    tokens: Float[Tensor, "B K D"],
-    condition: Callable[[], Condition],
-) -> dict[str, int]:
-    """Operations of a training step of an AR model, which is then one step further.
+def step_flops(learner: Learner, loss: Callable[[], Float[Tensor, ""]]) -> dict[str, int]:
+    """Operations of a training step of a model, which is then one step further.
 
     Args:
-        model: in train mode.
         learner: of the model.
-        tokens: of a batch.
-        condition: makes that of the batch, which learns too.
+        loss: takes that of a batch.
 
     Returns:
         `loss`: forward and backward; `optimizer`: the update, which for Muon are products too;
         `step`: both.
     """
     clear_gradients([learner])
-    loss = flops_of(lambda: model.loss(tokens, condition()).mean().backward())
+    of_loss = flops_of(lambda: loss().backward())
     optimizer = flops_of(lambda: apply_gradients(0, [learner]))
-    return {"loss": loss, "optimizer": optimizer, "step": loss + optimizer}
+    return {"loss": of_loss, "optimizer": optimizer, "step": of_loss + optimizer}
 
 
 def equal_steps(costs: Mapping[str, int], steps: int, default: str) -> dict[str, int]:

@@ -1,23 +1,28 @@
 """What it costs to learn to generate images in some order, counted before anything is trained."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
+from torch import Tensor
+
 from ar import start_ar
-from data import Batch, Batches, PairSource
-from orderer import Orderer, OrdererProcessor
+from data import Batch, Batches, PairSource, TokenBatch
+from orderer import OrdererProcessor, Stage1
+from orderer.objectives import BALANCED_EVERY
 from orderer.sequences import FixedOrder, ImageSequence
 from recipes.captioning import say
 from recipes.checking import build_stage1
 from recipes.compute import flops_of, step_flops
-from recipes.conditions import condition_on
 from recipes.data_settings import captions_of_all
 from recipes.engine.processes import seed_everything
 from recipes.engine.training import apply_gradients, clear_gradients
 from recipes.experiment import Experiment
+from recipes.stage_2 import losses_of, total_of
 
 STEP = 10
-"""Of which the operations are counted; warm-ups of terms are over by then."""
+"""Of which the operations are counted; warm-ups of terms are over by then, and terms that are
+balanced are measured, as in every so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +53,7 @@ def costs_of(experiment: Experiment) -> Costs:
         built = build_stage1(experiment, is_fresh=True)
         sequence, processor = built.stage.orderer, built.processor
         batch = _batch(experiment, pairs, processor, experiment.train_orderer.batch_size)
-        step = flops_of(partial(_learn, experiment, sequence, processor, batch))
-        stage_1 = experiment.train_orderer.steps * step
+        stage_1 = _stage_1(experiment, built.stage, processor, batch)
         sequence.eval()
     batch = _batch(experiment, pairs, processor, experiment.train_ar.batch_size)
     encoding = flops_of(partial(sequence.encode, batch.images)) * len(pairs) // len(batch.images)
@@ -81,19 +85,24 @@ def _batch(
     return batches.at(0)
 
 
-def _learn(
-    experiment: Experiment, orderer: Orderer, processor: OrdererProcessor, batch: Batch
-) -> None:
-    """One step of stage 1, as `recipes.train_orderer` does it."""
+def _stage_1(
+    experiment: Experiment, stage: Stage1, processor: OrdererProcessor, batch: Batch
+) -> int:
+    """Of all steps of stage 1, as `recipes.train_orderer` does them; the stage is two further."""
     settings = experiment.train_orderer
-    stage = build_stage1(experiment, is_fresh=True).stage.train()
-    learner = settings.optim.learner(stage, settings.steps)
+    learner = settings.optim.learner(stage.train(), settings.steps)
     weights = settings.objectives.weights(settings.steps - 1)
-    said = say(batch, processor, orderer.config.tokens, settings.detail)
-    clear_gradients([learner])
-    terms = stage(batch.images, said, weights)
-    terms.total(stage.balanced(terms, weights, STEP)).backward()
-    apply_gradients(STEP, [learner], terms.values, batch.keys)
+    said = say(batch, processor, stage.orderer.config.tokens, settings.detail)
+
+    def learn(step: int) -> None:
+        clear_gradients([learner])
+        terms = stage(batch.images, said, weights)
+        terms.total(stage.balanced(terms, weights, step)).backward()
+        apply_gradients(step, [learner], terms.values, batch.keys)
+
+    measuring, plain = (flops_of(partial(learn, step)) for step in (STEP, STEP + 1))
+    measured = math.ceil(settings.steps / BALANCED_EVERY)
+    return settings.steps * plain + measured * (measuring - plain)
 
 
 def _ar_step(
@@ -107,10 +116,10 @@ def _ar_step(
     model = start_ar(experiment.ar_config(sequence.config, hash_, captions_of_all(pairs))).train()
     tokens = sequence.encode(batch.images).detach()
     model.set_statistics(tokens.mean(dim=0), tokens.std(dim=0).clamp(min=0.01))
-    costs = step_flops(
-        model,
-        experiment.train_ar.optim.learner(model, 2),
-        tokens,
-        partial(condition_on, batch.captions, model, sequence, processor),
-    )
-    return costs["step"]
+    read = TokenBatch(tokens=tokens, captions=batch.captions, keys=batch.keys)
+
+    def loss() -> Tensor:
+        losses = losses_of(experiment, model, read, sequence, processor)[1]
+        return total_of(losses, experiment.train_ar)
+
+    return step_flops(experiment.train_ar.optim.learner(model, 2), loss)["step"]

@@ -15,15 +15,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ar import ARConfig, ARModel, start_ar
-from data import TokenBatch, TokenBatches, TokenStore
+from data import TokenBatches, TokenStore
 from orderer import OrdererProcessor
-from orderer.sequences import ImageSequence, load_sequence
-from recipes.captioning import loss_of_writing
-from recipes.conditions import condition_on
+from orderer.sequences import load_sequence
 from recipes.data_settings import check_captions
 from recipes.engine.cli import run as start
 from recipes.engine.ema import moving_average
@@ -33,6 +29,7 @@ from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, precise, prepare_device, update
 from recipes.experiment import Experiment
 from recipes.planning import tell_plan
+from recipes.stage_2 import losses_of, total_of
 from recipes.training_record import training_record, write_record
 from recipes.validating import Validation
 
@@ -110,8 +107,7 @@ def main(experiment: Experiment) -> None:
             batch = batches.at(step)
             with precise(device, experiment.precision):
                 errors, losses = losses_of(experiment, model, batch, orderer, processor)
-            total = losses["loss"] + settings.caption_weight * losses.get("caption", 0)
-            (norm,) = update(step, total, [learner], losses, batch.keys)
+            (norm,) = update(step, total_of(losses, settings), [learner], losses, batch.keys)
             ends = {"first_token": errors[0], "last_token": errors[-1]}
             run.log(step, {**losses, **ends, "gradient_norm": norm})
             average.update_parameters(model)
@@ -150,26 +146,6 @@ def fitted(config: ARConfig, store: TokenStore, device: torch.device) -> ARModel
     model.check_statistics(sample)
     model.head.fit(model.standardise(sample))
     return model
-
-
-def losses_of(
-    experiment: Experiment,
-    model: ARModel,
-    batch: TokenBatch,
-    orderer: ImageSequence,
-    processor: OrdererProcessor,
-) -> tuple[Float[Tensor, "K"], dict[str, Float[Tensor, ""]]]:
-    """The loss of each token, their mean `loss` and, where captions are written, `caption`."""
-    settings, device = experiment.train_ar, model.null.device
-    tokens = batch.tokens.to(device)
-    dropped = torch.rand(len(tokens)) < settings.condition_drop
-    condition = condition_on(batch.captions, model, orderer, processor)
-    condition = model.drop(condition, dropped.to(device))
-    errors = model.loss(tokens, condition)
-    losses = {"loss": errors.mean()}
-    if settings.caption_weight:
-        losses["caption"] = loss_of_writing(model, tokens, batch.captions, processor)
-    return errors, losses
 
 
 def hand_on(model: ARModel, record: Mapping[str, JSON], folder: Path) -> None:

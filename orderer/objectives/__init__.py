@@ -2,7 +2,7 @@
 
 from .adversarial import Discriminator
 from .alignment import Alignment
-from .balance import Balance
+from .balance import BALANCED_EVERY, Balance
 from .captioning import captioning_loss, piece_log_likelihoods
 from .contrastive import contrastive_loss, gather, sigmoid_loss
 from .matching import Negatives, hard_negatives, matching_loss
@@ -12,6 +12,7 @@ from .teacher import Teacher
 from .terms import Terms
 
 __all__ = [
+    "BALANCED_EVERY",
     "TEXT_TERMS",
     "Alignment",
     "Balance",

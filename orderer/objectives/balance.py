@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .contrastive import gather
 
-EVERY = 10
+BALANCED_EVERY = 10
 """Steps between two measurements."""
 UNMEASURED = -1.0
 KEPT = 0.8
@@ -34,7 +34,7 @@ class Balance(nn.Module):
 
     def due(self, step: int, terms: Collection[str]) -> bool:
         """Whether to measure at a step: every few, and when a term has come in."""
-        return step % EVERY == 0 or any(self._pull(name) == UNMEASURED for name in terms)
+        return step % BALANCED_EVERY == 0 or any(self._pull(name) == UNMEASURED for name in terms)
 
     @torch.no_grad()
     def measure(self, pulls: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ar import ARModel
 from data import in_memory
+from orderer import Objectives
 from orderer.sequences import FixedOrder, load_sequence
 from recipes import evaluate, fit_order, train_ar, write_tokens
 from recipes.compare_orders import ARMS, Laboratory, check, of_arm
@@ -226,6 +227,30 @@ def test_what_stage_1_costs_is_paid_for_by_arms_without_one(tmp_path: Path) -> N
     steps = steps_within(total, raster, "raster")
     assert steps > 0
     assert raster.total(steps) <= total < raster.total(steps + 1)
+
+
+def test_captions_that_are_written_are_paid_for(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path)
+    writes = replace(lab, train_ar=replace(lab.train_ar, caption_weight=0.1))
+    plain, writing = (costs_of(of_arm(each, "raster", 1, 0, tmp_path)) for each in (lab, writes))
+    assert writing.step > plain.step and writing.encoding == plain.encoding
+
+
+def test_balance_is_paid_for_when_it_measures(tmp_path: Path) -> None:
+    """Every tenth step: what 20 steps cost more than unbalanced is twice what 10 cost more."""
+
+    def stage_1(steps: int, *, balanced: bool) -> int:
+        objectives = Objectives(balanced=balanced)
+        training = OrdererTraining(steps=steps, batch_size=8, objectives=objectives)
+        lab = laboratory(tmp_path, train_orderer=training)
+        return costs_of(of_arm(lab, "learned", 1, 0, tmp_path)).stage_1
+
+    (few, many), (balanced_few, balanced_many) = (
+        [stage_1(steps, balanced=balanced) for steps in (10, 20)] for balanced in (False, True)
+    )
+    assert many == 2 * few
+    assert 0 < balanced_few - few < few / 10  # less than one step more
+    assert balanced_many - many == 2 * (balanced_few - few)
 
 
 def test_a_budget_that_leaves_no_step_is_refused() -> None:

@@ -18,7 +18,7 @@ def cost(batch: int = 4, **changes: object) -> dict[str, int]:
     model = ARModel(ARConfig(**{**CONFIG, **changes})).train()  # type: ignore[arg-type]
     learner = OptimSettings(warmup_steps=0).learner(model, 1)
     tokens = torch.randn(batch, 4, 6)
-    return step_flops(model, learner, tokens, lambda: model.unconditioned(batch))
+    return step_flops(learner, lambda: model.loss(tokens, model.unconditioned(batch)).mean())
 
 
 def test_a_linear_layer_costs_two_operations_a_weight_and_row_and_twice_that_backwards() -> None:
@@ -70,7 +70,8 @@ def test_counting_is_one_step_of_training() -> None:
     last = model.head.net.to_token.bias  # what is before it learns nothing while it is 0
     before = last.detach().clone()
     learner = OptimSettings(warmup_steps=0).learner(model, 2)
-    step_flops(model, learner, torch.randn(4, 4, 6), lambda: model.unconditioned(4))
+    tokens = torch.randn(4, 4, 6)
+    step_flops(learner, lambda: model.loss(tokens, model.unconditioned(4)).mean())
     assert not torch.equal(last, before)
 
 
