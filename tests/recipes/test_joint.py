@@ -88,14 +88,14 @@ def test_the_watched_figures_are_logged_and_kept(trained: Experiment) -> None:
     assert kept["before"]["rank"] > 1
     for drift in ("token_drift", "order_drift"):
         assert kept["before"][drift] == pytest.approx(0, abs=1e-6) and 0 <= last[drift] <= 2
-    assert 0 < last["share"] <= 0.2 + 1e-6 and last["share"] <= last["asked"]
+    assert 0 < last["share"] <= 0.1 + 1e-6 and last["share"] <= last["asked"]
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"cap": -0.1}, r"cap must be at least 0, got -0\.1"),
-        ({"weight": 0.0}, r"align does not reach the orderer with weight 0\.0 and cap 0\.2"),
+        ({"weight": 0.0}, r"align does not reach the orderer with weight 0\.0 and cap 0\.1"),
         ({"cap": 0.0}, "align does not reach the orderer with weight 0.5 and cap 0.0"),
         ({"watched": 3}, "watched must be at least 4, got 3"),
         ({"orderer_every": 0}, "orderer_every must be at least 1, got 0"),
