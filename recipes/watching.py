@@ -69,9 +69,8 @@ class Watch:
             "entropy_rank": entropy_rank(tokens),
             **kept_deviations(self.first, tokens),
             "redundancy": explained_by_before(tokens)[1:].mean().item(),
-            "order_drift": 1
-            - rank_correlation(self.importance, importance(orderer, tokens[:CHANGED])),
-            "token_drift": drift(self.first, tokens),
+            "order_drift": order_drift(self.importance, importance(orderer, tokens[:CHANGED])),
+            "token_drift": token_drift(self.first, tokens),
             **self._found(orderer, tokens),
             "psnr": self._rebuilt(orderer, tokens),
             "psnr_1": self._rebuilt(orderer, tokens[:, :1]),
@@ -116,7 +115,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def drift(before: Float[Tensor, "N K D"], after: Float[Tensor, "N K D"]) -> float:
+def order_drift(before: Float64[Tensor, "K"], after: Float64[Tensor, "K"]) -> float:
+    """1 - the rank correlation of what positions matter: 0 to 2; 0 where there was no order."""
+    return 1 - rank_correlation(before, after) if len(before.unique()) > 1 else 0.0
+
+
+def token_drift(before: Float[Tensor, "N K D"], after: Float[Tensor, "N K D"]) -> float:
     """1 - the mean correlation of a channel with itself: 0 to 2; a silent channel has none."""
     first, second = ((x - x.mean(dim=0)).double() for x in (before, after))
     norms = first.norm(dim=0) * second.norm(dim=0)
