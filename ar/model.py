@@ -23,6 +23,7 @@ from .config import ARConfig
 from .heads import make_head
 from .sampling import row_noise, sample_tokens
 from .settings import Sampling
+from .speaking import speaker
 from .trunk import Condition, Trunk
 from .words import Words
 
@@ -399,8 +400,15 @@ class ARModel(CheckedModel):
         Raises:
             ValueError: for a model that does not write, or a temperature below 0.
         """
+        self._check_tokens(tokens)
+        self._check_unpacked("captions")
         return write(
-            lambda text: self._written(tokens, text)[:, -1],
+            speaker(
+                self.trunk,
+                self.own_words,
+                self.unconditioned(len(tokens)),
+                self.standardise(tokens),
+            ),
             self.own_words.piece,
             starts(len(tokens), tokens.device),
             self.config.context_length,

@@ -1,6 +1,7 @@
 """Which caption an image has at each measured prefix, and how stage 2 learns to write it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from ar import ARModel
 from data import Batch
 from orderer import OrdererProcessor, Said, prefix_lengths
+from recipes.compute import flops_of
 
 
 def say(batch: Batch, processor: OrdererProcessor, tokens: int, detail: bool) -> Said:
@@ -43,3 +45,17 @@ def loss_of_writing(
     lengths = prefix_lengths(tokens.shape[1])
     k = lengths[int(torch.randint(len(lengths), ()))]
     return model.caption_loss(tokens[:, :k], processor.text(captions).to(tokens.device))
+
+
+def flops_of_writing(
+    model: ARModel, tokens: Tensor, captions: Sequence[str], processor: OrdererProcessor
+) -> int:
+    """Operations of learning to write in one step: the mean over the prefixes that may be drawn."""
+    text, lengths = processor.text(captions).to(tokens.device), prefix_lengths(tokens.shape[1])
+
+    def write(k: int) -> None:
+        loss = model.caption_loss(tokens[:, :k], text)
+        if loss.requires_grad:  # a model that does not learn only reads
+            loss.backward()
+
+    return sum(flops_of(partial(write, k)) for k in lengths) // len(lengths)

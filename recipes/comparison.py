@@ -1,7 +1,7 @@
 """What recipes that compare many runs have in common: arms and seeds, a result file, an ending."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,8 @@ from recipes.protocol import shared_protocol
 from recipes.training_record import RECORD
 
 Arm = TypeVar("Arm")
+FRECHET, KERNEL = "Fréchet", "kernel"
+"""Distances of generated images, as arms are compared by them."""
 
 
 class Compared(Protocol):
@@ -87,6 +89,25 @@ def runs_of(out: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> dict[tuple[
 def guided(evaluation: Evaluation, scales: Sequence[float]) -> Evaluation:
     """An evaluation that generates with all of some scales, besides without guidance."""
     return replace(evaluation, guidance_scales=tuple(scale for scale in scales if scale != 1.0))
+
+
+def bounds_of(generation: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """What no arm can be expected to pass: figures of rebuilt and of real images; and chance."""
+    fidelity = generation["fidelity"]
+    return {
+        "rebuilt": {
+            FRECHET: fidelity["frechet_of_rebuilt"],
+            KERNEL: fidelity["kernel_of_rebuilt"],
+            **generation["rebuilt"],
+        },
+        "training images": {
+            FRECHET: fidelity["frechet_of_real"],
+            KERNEL: fidelity["kernel_of_real"],
+        },
+        "halves of the real": {FRECHET: fidelity["frechet_of_halves"]},
+        "real": generation["real"],
+        "chance": generation["chance"],
+    }
 
 
 def write_comparison(

@@ -172,7 +172,7 @@ def prepare(experiment: Experiment, orderer: Orderer, processor: OrdererProcesso
         judge = make_judge(experiment, unseen, said(experiment, unseen), orderer, processor)
     eyes = Eyes(
         space=make_space(experiment, judge, orderer.device) if is_compared else None,
-        teacher=make_teacher(experiment, experiment.out / "orderer"),
+        teacher=make_teacher(experiment, orderer),
     )
     return Measures(experiment=experiment, pairs=pairs, unseen=unseen, judge=judge, eyes=eyes)
 

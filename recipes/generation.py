@@ -69,8 +69,8 @@ def generation(
     """Generate an image for one caption of each of the first pairs, and judge them.
 
     Beside the judge's figures stand `deviations`, see `ar.evaluation`, and those of the same images
-    rebuilt from their own tokens, which bound what can be reached, and of the real ones; distances
-    to all images of the pairs where there is a space to take them in.
+    rebuilt from their own tokens, which bound what can be reached, of the real ones, and what
+    `chance` gives; distances to all images of the pairs where there is a space to take them in.
     """
     experiment, orderer = drawer.experiment, drawer.orderer
     captions = said(experiment, pairs)
@@ -92,7 +92,7 @@ def generation(
         return scores | ({"fidelity": fidelity.of(images)} if fidelity else {})
 
     found = judged(experiment.sampling.guidance_scale, "generated.png")
-    found |= {"rebuilt": judge.score(rebuilt), "real": judge.score(real)}
+    found |= {"rebuilt": judge.score(rebuilt), "real": judge.score(real), "chance": judge.chance}
     if fidelity:
         found["fidelity"] |= fidelity.bounds(rebuilt, learned_images(experiment, pairs, judge))
         print(sentence(found["fidelity"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.comparison import first_runs
+from recipes.comparison import FRECHET, KERNEL, bounds_of, first_runs
 from recipes.engine import pictures
 from recipes.engine.charts import Bars
 from recipes.engine.page import Cell, Section, Table, write_page
@@ -21,7 +21,6 @@ Results = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Path]
 
 LIKELIHOOD = "log-likelihood"
-FRECHET, KERNEL = "Fréchet", "kernel"
 LOWER_IS_BETTER = (FRECHET, KERNEL)
 UNGUIDED = "1"
 CONTROL = "regression"
@@ -35,7 +34,7 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     measured = {run: json.loads((out / "evaluation.json").read_text()) for run, out in runs.items()}
     of_runs = {run: each["results"]["separate"] for run, each in measured.items()}
     first = next(iter(measured.values()))
-    bounds = _bounds(next(iter(of_runs.values()))["generation"])
+    bounds = bounds_of(next(iter(of_runs.values()))["generation"])
     return {
         "arms": {
             arm: {
@@ -78,24 +77,6 @@ def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield f"{KERNEL}, g {scale}", of_scale["fidelity"]["kernel"]
         for name in generation["real"]:  # what the judge says
             yield f"{name}, g {scale}", of_scale[name]
-
-
-def _bounds(generation: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """What no arm can be expected to pass: figures of rebuilt and of real images."""
-    fidelity = generation["fidelity"]
-    return {
-        "rebuilt": {
-            FRECHET: fidelity["frechet_of_rebuilt"],
-            KERNEL: fidelity["kernel_of_rebuilt"],
-            **generation["rebuilt"],
-        },
-        "training images": {
-            FRECHET: fidelity["frechet_of_real"],
-            KERNEL: fidelity["kernel_of_real"],
-        },
-        "halves of the real": {FRECHET: fidelity["frechet_of_halves"]},
-        "real": generation["real"],
-    }
 
 
 def tables(results: Results) -> list[Table]:

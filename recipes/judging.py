@@ -1,8 +1,8 @@
 """Judges of generated images: what each experiment trusts to say what a picture shows."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ar.evaluation import (
     Classifier,
     SceneJudge,
     accuracy,
+    chance_of,
     classifier,
     fitting,
     following,
@@ -46,6 +47,8 @@ class Judge:
     about: str
     """Who judges, for the protocol."""
     score: Callable[[UInt8[Tensor, "N 3 S S"]], dict[str, float]]
+    chance: Mapping[str, float] = field(default_factory=dict)
+    """What images get of which nothing is seen, where it is known."""
     net: Classifier | SceneJudge | None = None
     """In whose features distances can be taken; the orderer's own retrieval has none."""
     learned: UInt8[Tensor, "N 3 S S"] | None = None
@@ -161,6 +164,7 @@ def _class_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) 
     return Judge(
         about=f"a small network trained on {len(train)} real images tells {len(names)} classes",
         score=lambda images: {"class": accuracy(net, images, wanted)},
+        chance={"class": 1 / classes},
         net=net,
         learned=train.images,
     )
@@ -185,6 +189,7 @@ def _word_judge(experiment: Experiment, pairs: Pairs, captions: Sequence[str]) -
     return Judge(
         about=about,
         score=lambda images: {"words": tag_precision(net, images, wanted)},
+        chance={"words": chance_of(wanted)},
         net=net,
         learned=train.images,
     )
@@ -215,4 +220,5 @@ def _retrieval_judge(
         return {"found_at_1": found["r1"], "found_at_10": found["r10"]}
 
     about = f"stage 1's own retrieval of each image by its caption, among {len(captions)}"
-    return Judge(about=about, score=score)
+    chance = {f"found_at_{k}": min(k / len(captions), 1.0) for k in (1, 10)}
+    return Judge(about=about, score=score, chance=chance)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ar.evaluation import Schooling, Sequences, measure_order, small_model
 from ar.evaluation.controls import exchanged, flipped, letters, stationary, turned
+from orderer.weights import digest_of
 from recipes.engine.cli import run as start
 from recipes.engine.page import NOTHING, Table, markdown_table
 from recipes.engine.result_kinds import write_result
@@ -88,7 +89,8 @@ def main(controls: Controls) -> None:
         }
         print(f"{control}: EQ {cell(found[control].get('EQ')) or NOTHING}", flush=True)
     print(markdown_table(table(found)))
-    config = {**plain_settings(controls), "text": controls.text.name}  # no path of this machine
+    text = {"name": controls.text.name, "sha256": digest_of([controls.text])}
+    config = {**plain_settings(controls), "text": text}  # no path of this machine
     about = {"config": config, "seeds": list(controls.seeds), **provenance()}
     controls.out.mkdir(parents=True, exist_ok=True)
     write_result(controls.out / "controls.json", "controls", {"results": found, **about})

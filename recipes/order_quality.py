@@ -17,7 +17,7 @@ from ar.evaluation import (
     gini,
     marginal_log_prob,
     measure_order,
-    semantic_first,
+    semantic_area,
     small_model,
     useless_tokens,
     variation,
@@ -32,6 +32,7 @@ from recipes.experiment import Experiment
 from recipes.probing import tokens_of
 from recipes.questions import questions
 
+MEASURES = ("alike", "gain", "tokens", "semantic_area", "semantic_first", "scores")
 LEAST_FIT = 50
 """Images a Gaussian needs for each of its dimensions: with fewer, what it lacks looks like gain."""
 
@@ -58,24 +59,27 @@ def order_quality(
         `gain`: nats that the model gives each token over a Gaussian of its position, in the order
         in which they are modelled, with `variation` and `gini` over positions, null for a head
         without likelihood, and where images are too few for the Gaussian; `tokens`: how many are
-        useless, and the area under the error; `semantic_first`: how early a linear map reads what
-        captions say, null where it reads nothing, with its `scores`. All are null for an order
+        useless, and the area under the error; `semantic_area`: how much of what captions say a
+        linear map reads from prefixes, the mean, and `semantic_first`: its share of what it reads
+        from all tokens, null where it reads nothing, with its `scores`. All are null for an order
         that is drawn anew for each image: it has no positions and no prefixes to compare.
     """
     if model.config.order == "random":
-        return dict.fromkeys(("alike", "gain", "tokens", "semantic_first", "scores"))
+        return dict.fromkeys(MEASURES)
     asked = questions(experiment, pairs, experiment.evaluation.probe_scenes)
     train, test = tokens_of(sequence, asked.fit), tokens_of(sequence, pairs)
     lengths = prefix_lengths(sequence.config.tokens)
     read = readable(train.cpu(), asked.fit_answers, test.cpu(), asked.test_answers, lengths)
     scores = {k: sum(at[k] for at in read.values()) / len(read) for k in lengths}
+    area, whole = semantic_area(scores, chance=0.0), scores[lengths[-1]]
     number, steps = experiment.evaluation.scored, experiment.evaluation.probe_steps
     some = test[:number]
     return {
         "alike": _alike(train, test, Schooling(steps=steps, seed=experiment.seed)),
         "gain": _gain(known, train, some, model),
         "tokens": useless_tokens(_errors(sequence, some, pairs.images[:number])),
-        "semantic_first": semantic_first(scores, 0.0) if scores[lengths[-1]] > 0 else None,
+        "semantic_area": area,
+        "semantic_first": area / whole if whole > 0 else None,
         "scores": {str(k): score for k, score in scores.items()},
     }
 

@@ -7,7 +7,7 @@ import torch
 
 from ar import ARModel
 from orderer import OrdererProcessor
-from orderer.sequences import load_sequence
+from orderer.sequences import SequenceConfig, load_sequence
 from orderer.sequences.paths import PATHS, shuffled
 from recipes.decoding import decoded
 from recipes.engine import pictures
@@ -22,9 +22,9 @@ ROWS = 8
 
 
 def draw_paths(path: Path) -> None:
-    """Draw the paths over patches; that at random is of seed 0."""
+    """Draw the paths over patches; that at random is the one of the arm `shuffled`."""
     drawn = {name: visit(CELLS) for name, visit in PATHS.items()}
-    pictures.paths({**drawn, "shuffled": shuffled(CELLS, 0)}, path)
+    pictures.paths({**drawn, "shuffled": shuffled(CELLS, SequenceConfig().draw)}, path)
 
 
 @torch.no_grad()

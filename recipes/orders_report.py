@@ -2,7 +2,8 @@
 
 Results: {"arms": {arm: {"compute", "figures": {measure: interval}, "against_raster": the same,
 "curves": {name: {k: value}}, "rate": {noise: {"nats", "psnr"}}}},
-"judge", "images", "psnr": dB at which nats are compared}.
+"bounds": {who: {measure: value}} of the first run, "judge", "images", "psnr": dB at which nats are
+compared}.
 Differences are paired by seed and taken so that above 0 is better.
 """
 
@@ -12,7 +13,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.comparison import first_runs
+from ar.evaluation.useless_tokens import LEAST_FALL
+from recipes.comparison import FRECHET, KERNEL, bounds_of, first_runs
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
 from recipes.intervals import cell
@@ -32,7 +34,8 @@ Runs = Mapping[tuple[str, int], Path]
 
 RASTER, LEARNED, NOISE = "raster", "learned", "noise"
 NATS, LIKELIHOOD = "nats", "log-likelihood"
-FRECHET, KERNEL, FOLLOWED = "Fréchet", "kernel", "followed"
+FOLLOWED = "followed"
+PRECISION, RECALL = "precision", "recall"
 UNGUIDED = "1"
 """The guidance scale that leaves the model as it is."""
 LOWER_IS_BETTER = (
@@ -41,19 +44,22 @@ LOWER_IS_BETTER = (
     KERNEL,
     "useless",
     "area",
-    "gini",
-    "variation",
+    "gini of EQ",
+    "gini of nats",
+    "variation of nats",
     "lost without positions",
     "position told",
 )
 ABOUT = (
     "EQ",
-    "gini",
-    "variation",
+    "gini of EQ",
     "gradients agree",
     "transfer",
     "lost without positions",
     "position told",
+    "gini of nats",
+    "variation of nats",
+    "semantic area",
     "semantic first",
     "useless",
     "area",
@@ -63,9 +69,10 @@ ABOUT = (
 SAME_TOKENS = ("raster", "spiral", "z", "hilbert", "centre_out", "shuffled", "random")
 """Arms whose tokens are the same patches: their likelihoods differ by the order alone."""
 SAVED = "nats saved at any error"
-"""As a share of raster's."""
+"""As a share of raster's: over all errors that both reach."""
 CLAIMS: Mapping[str, str] = {
-    NATS: "likelihood at matched error",
+    NATS: "likelihood at the error that all reach",
+    SAVED: "likelihood over all errors that both reach, as a share of raster's nats",
     f"{FRECHET}, best guidance": "Fréchet distance",
     f"{FOLLOWED}, best guidance": "captions followed",
     "trunk": "understanding: linear probes of the trunk",
@@ -107,8 +114,9 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
             }
             for arm in arms
         },
+        "bounds": bounds_of(first["results"]["separate"]["generation"]),
         "judge": first["protocol"]["judge"],
-        "images": next(iter(found.values()))["generation"]["fidelity"]["images"],
+        "images": first["results"]["separate"]["generation"]["fidelity"]["images"],
         "psnr": level,
     }
 
@@ -146,8 +154,9 @@ def _figures(
     yield "followed, rebuilt", generation["rebuilt"][headline]
     yield f"{FRECHET}, rebuilt", generation["fidelity"]["frechet_of_rebuilt"]
     yield "PSNR", list(found["reconstruction"]["psnr"].values())[-1]
-    if quality["semantic_first"] is not None:
-        yield "semantic first", quality["semantic_first"]
+    for name in ("semantic_area", "semantic_first"):
+        if quality[name] is not None:
+            yield name.replace("_", " "), quality[name]
     if quality["tokens"] is not None:
         yield "useless", quality["tokens"]["useless"]
         yield "area", quality["tokens"]["area"]
@@ -155,7 +164,7 @@ def _figures(
         yield from _alike(quality["alike"])
     for name in ("gini", "variation"):
         if quality["gain"] and quality["gain"][name] is not None:
-            yield name, quality["gain"][name]
+            yield f"{name} of nats", quality["gain"][name]
     yield "entropy rank", found["rate"]["entropy_rank"]
 
 
@@ -164,6 +173,7 @@ def _alike(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     alike = found["equivariance"]
     values = {
         "EQ": alike["eq"],
+        "gini of EQ": alike["gain"]["gini"],
         "gradients agree": alike["conflict"]["mean"],
         "transfer": alike["transfer"]["mean"],
         "lost without positions": alike["transfer"]["without_positions"],
@@ -191,6 +201,8 @@ def _by_scale(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         scale: {
             FRECHET: each["fidelity"]["frechet"],
             KERNEL: each["fidelity"]["kernel"],
+            PRECISION: each["fidelity"]["precision"],
+            RECALL: each["fidelity"]["recall"],
             FOLLOWED: each[headline],
         }
         for scale, each in {UNGUIDED: generation, **generation.get("guided", {})}.items()
@@ -320,7 +332,21 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
             "other seeds. Half of the 95% interval over seeds, where there are several.",
             tables=[drawn],
         ),
-        Section(heading="What the orders are like", tables=[about], pictures=_drawn(out, results)),
+        Section(
+            heading="What no arm is expected to pass",
+            text="Of the first run: images rebuilt from its tokens, as many training images, "
+            "halves of the real ones; what the judge says of real ones, and of what it cannot see.",
+            tables=[_bounds(results)],
+        ),
+        Section(
+            heading="What the orders are like",
+            text="EQ is made of its gini, of how far gradients agree and of transfer, all of small "
+            "models without a condition that learn by squared error. The gini and the variation of "
+            "nats are of the arm's own AR model, told captions. A token is useless if the error "
+            f"does not surely fall by {LEAST_FALL:.0%} of the first one's with it.",
+            tables=[about],
+            pictures=_drawn(out, results),
+        ),
         *(Section(heading="Against raster", tables=[table]) for table in others),
         Section(heading="Operations", tables=[compute]),
         Section(
@@ -340,6 +366,16 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
     ]
     intro = "AR models of one size on images in many orders, at equal total operations."
     write_page(out / "orders.html", "Which order is best?", intro, sections)
+
+
+def _bounds(results: Results) -> Table:
+    """A row for each kind of images."""
+    bounds = results["bounds"]
+    measures = list(dict.fromkeys(name for of_one in bounds.values() for name in of_one))
+    return Table(
+        columns=("images", *measures),
+        rows=[(who, *(of.get(measure) for measure in measures)) for who, of in bounds.items()],
+    )
 
 
 def _drawn(out: Path, results: Results) -> list[tuple[Path, str]]:

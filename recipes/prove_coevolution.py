@@ -37,9 +37,13 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ar import ARModel
 from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
+from orderer.objectives import BALANCED_EVERY
+from recipes.captioning import flops_of_writing
 from recipes.coevolution import FROZEN, RASTER, START, gather, tables, write_coevolution_page
 from recipes.comparison import check_arms, check_measured, runs_of, tell, write_comparison
 from recipes.compute import flops_of
@@ -241,10 +245,14 @@ class StepCosts:
     """In which the orderer has its turn."""
     waiting: int
     """In which it has not."""
+    measuring: int = 0
+    """Besides, where the orderer's terms are balanced and their pulls measured."""
 
     def at(self, step: int, joint: JointTraining) -> int:
         """Those of a step (from 0)."""
-        return self.learning if joint.reaches(step) else self.waiting
+        if not joint.reaches(step):
+            return self.waiting
+        return self.learning + (0 if step % BALANCED_EVERY else self.measuring)
 
     def of(self, joint: JointTraining) -> int:
         """Those of a whole stage."""
@@ -261,28 +269,39 @@ class StepCosts:
 
 def count(proof: Coevolution, begun: Path) -> dict[str, StepCosts]:
     """What steps of every arm cost, counted on one batch."""
-    return {
-        arm: StepCosts(
-            learning=_operations(proof, begun, replace(_stage_3(proof, arm), rewarm=0)),
-            waiting=_operations(proof, begun, replace(_stage_3(proof, arm), rewarm=1)),
-        )
-        for arm in proof.arms
-        if arm != RASTER
-    }
+    return {arm: _costs(proof, begun, arm) for arm in proof.arms if arm != RASTER}
 
 
-def _operations(proof: Coevolution, begun: Path, joint: JointTraining) -> int:
-    """Of a first step."""
-    experiment = variant(proof, begun, proof.seed, train_joint=joint)
+def _costs(proof: Coevolution, begun: Path, arm: str) -> StepCosts:
+    """Of an arm: balanced terms are measured in the first step, and not in the second."""
+    joint = replace(_stage_3(proof, arm), orderer_every=1)
+    first, second = _operations(proof, begun, replace(joint, rewarm=0), 2)
+    (waiting,) = _operations(proof, begun, replace(joint, rewarm=1), 1)
+    balanced = proof.train_orderer.objectives.balanced
+    return StepCosts(learning=second, waiting=waiting, measuring=first - second if balanced else 0)
+
+
+def _operations(proof: Coevolution, begun: Path, joint: JointTraining, steps: int) -> list[int]:
+    """Of the first steps, with the same draws for all arms."""
+    silent = replace(proof.train_ar, caption_weight=0.0)
+    experiment = variant(proof, begun, proof.seed, train_joint=joint, train_ar=silent)
     orderer = Orderer.from_pretrained(begun / "orderer")
     processor = OrdererProcessor.from_pretrained(begun / "orderer")
     model = ARModel.from_pretrained(begun / "ar")
-    seed_everything(proof.seed, rank=0)
     learner = Joint.of(experiment, orderer, model, processor)
     pairs = proof.data.open_train(orderer.config.image_size)
     draw = proof.data.draw(joint.batch_size, proof.seed)
     _, batch = next(proof.data.batches(pairs, draw, processor).ahead(0, 1, workers=1))
-    return flops_of(partial(learner.learn, 0, batch))
+    written = 0
+    if proof.train_ar.caption_weight:
+        with torch.no_grad():
+            tokens = orderer.encode(batch.images)
+        written = flops_of_writing(model, tokens, batch.captions, processor)
+    found = []
+    for step in range(steps):
+        seed_everything(proof.seed, rank=0)
+        found.append(written + flops_of(partial(learner.learn, step, batch)))
+    return found
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from orderer.evaluation import gain_maps, mean_psnr, mean_ssim, raster_leak
 from orderer.evaluation.ssim import WINDOW
 from orderer.objectives import Teacher, perceptual_distance
 from orderer.sequences import ImageSequence
+from orderer.transformers_towers import weight_files
+from orderer.weights import digest_of
 from recipes.decoding import decoded
 from recipes.engine import pictures
 from recipes.engine.sheets import prefix_strips
@@ -100,23 +102,25 @@ def _values(images: Images) -> Float[Tensor, "N 3 S S"]:
     return images.float() / 127.5 - 1
 
 
-def make_teacher(experiment: Experiment, orderer: Path) -> Teacher | None:
+def make_teacher(experiment: Experiment, orderer: ImageSequence) -> Teacher | None:
     """Load the network of the perceptual distance, if there is to be one.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if the orderer in that folder learned to please this very network.
+        ValueError: if the experiment's orderer learned to please this network, or sees with it.
     """
     folder = experiment.evaluation.perceptual_model
     if folder is None:
         return None
-    record = read_record(orderer) or {}
-    learned = record.get("settings", {}).get("train_orderer", {}).get("objectives", {})
-    for term in ("perceptual", "alignment"):
-        pleased = learned.get(f"{term}_model")
-        if learned.get(term) and pleased and Path(pleased).resolve() == folder.resolve():
+    teacher, trained = Teacher(folder), experiment.out / "orderer"
+    pleased = (read_record(trained) or {}).get("teachers", {})
+    seen = getattr(orderer.config, "features_weights", None)  # a fixed order has none
+    if seen and seen["sha256"] == digest_of(weight_files(folder)):
+        pleased = {**pleased, "features": teacher.weights}
+    for part, weights in pleased.items():
+        if weights == teacher.weights:
             raise ValueError(
-                "evaluation.perceptual_model must be a network that no measured model learned to "
-                f"please, {orderer} learned the term {term} of {folder}"
+                "evaluation.perceptual_model must be a network that no measured model was made "
+                f"with, that in {folder} served {trained} as {part}"
             )
-    return Teacher(folder)
+    return teacher

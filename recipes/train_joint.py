@@ -111,6 +111,7 @@ def main(experiment: Experiment) -> None:
                 found = run.mean(watch.measure(orderer))  # so that all processes decide alike
                 complaint = watch.complaint(found, settings.limits)
                 run.record(step, found | run.mean(gradient))  # of the orderer's last step
+                gradient = {}
             if complaint:
                 break
             if progress.stops_after(done, run):
@@ -123,10 +124,16 @@ def main(experiment: Experiment) -> None:
                 f"stage 3 stopped itself at step {done}: {complaint}; "
                 f"{experiment.out / 'joint'} holds the models of step {good}"
             )
+        averaged, generating = joint.averaged()
+        after = run.mean(watch.measure(averaged))
+        if not complaint and (found_of_average := watch.complaint(after, settings.limits)):
+            complaint = (
+                "the averages that stage 3 ended with break a limit, its models do not: "
+                f"{found_of_average}; they are in {experiment.out / 'joint'}"
+            )
 
         def hand_on() -> None:
             tell_skipped(pairs.name, batches.skipped)
-            averaged, generating = joint.averaged()
             generating.save_pretrained(experiment.out / "joint" / "ar")
             averaged.save_pretrained(experiment.out / "joint" / "orderer")
             processor.save_pretrained(experiment.out / "joint" / "orderer")
@@ -138,7 +145,7 @@ def main(experiment: Experiment) -> None:
                 processes=run.world,
                 totals=progress.totals,
             )
-            own["watched"] = {"before": watch.start, "after": watch.measure(averaged)}
+            own["watched"] = {"before": watch.start, "after": after}
             own["stopped"] = complaint
             for name in ("ar", "orderer"):  # the orderer's last: with it stage 3 is done
                 before = read_record(experiment.out / name) or {}

@@ -131,7 +131,7 @@ def main(experiment: Experiment) -> None:
             pairs=pairs.fingerprint,
             processes=processes,
             totals=progress.totals,
-        )
+        ) | {"teachers": stage.teachers}
 
         def hand_on() -> None:
             tell_skipped(pairs.name, batches.skipped)

@@ -30,9 +30,10 @@ def read_from_trunk(
 ) -> dict[str, Read]:
     """`trunk`, what linear maps read, and `trunk_nearest`, what the nearest neighbours tell.
 
-    The trunk reads tokens without a condition. What is asked is that of `questions`.
+    The trunk reads tokens without a condition. What is asked is that of `questions`. The longest
+    prefix lacks the last token: after it nothing is predicted, so that no trunk learns to read it.
     """
-    number, prefixes = experiment.evaluation.probe_scenes, prefix_lengths(orderer.config.tokens)
+    number, prefixes = experiment.evaluation.probe_scenes, prefix_lengths(orderer.config.tokens - 1)
     asked = questions(experiment, pairs, number)
     of_fit, of_test = (
         _states(tokens_of(orderer, some), model, prefixes) for some in (asked.fit, pairs)
@@ -40,14 +41,14 @@ def read_from_trunk(
     linear: Read = {factor: {} for factor in asked.fit_answers}
     nearest: Read = {factor: {} for factor in asked.fit_answers}
     for layer, (fit, test) in enumerate(zip(of_fit, of_test, strict=True)):
-        for factor, known in asked.fit_answers.items():
-            true = asked.test_answers[factor]
-            at = linear[factor][str(layer)] = {}
-            near = nearest[factor][str(layer)] = {}
-            for i, k in enumerate(prefixes):
-                scores = readable(fit[:, [i]], {factor: known}, test[:, [i]], {factor: true}, [1])
-                at[str(k)] = scores[factor][1]
-                near[str(k)] = nearest_scores(fit[:, i], known, test[:, i], true).nanmean().item()
+        for i, k in enumerate(prefixes):
+            states = fit[:, [i]], asked.fit_answers, test[:, [i]], asked.test_answers
+            for factor, at in readable(*states, [1]).items():
+                linear[factor].setdefault(str(layer), {})[str(k)] = at[1]
+            for factor, known in asked.fit_answers.items():
+                true = asked.test_answers[factor]
+                near = nearest_scores(fit[:, i], known, test[:, i], true).nanmean().item()
+                nearest[factor].setdefault(str(layer), {})[str(k)] = near
     return {"trunk": linear, "trunk_nearest": nearest}
 
 

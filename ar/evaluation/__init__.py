@@ -13,9 +13,9 @@ from .position_decodability import position_decodability
 from .scene_judge import FEATURES as SCENE_FEATURES
 from .scene_judge import SceneJudge, train_judge
 from .sequences import Sequences, small_model
-from .tagger import tag_precision, train_tagger
+from .tagger import chance_of, tag_precision, train_tagger
 from .transfer import Schooling, Transfer, transfer
-from .useless_tokens import semantic_first, useless_tokens
+from .useless_tokens import semantic_area, useless_tokens
 
 __all__ = [
     "CLASSIFIER_FEATURES",
@@ -28,6 +28,7 @@ __all__ = [
     "Thing",
     "Transfer",
     "accuracy",
+    "chance_of",
     "conflict",
     "deviations",
     "drifting",
@@ -41,7 +42,7 @@ __all__ = [
     "measure_order",
     "position_decodability",
     "precision_recall",
-    "semantic_first",
+    "semantic_area",
     "small_model",
     "tag_precision",
     "train_classifier",

@@ -87,6 +87,12 @@ def tag_precision(
     return sum(average_precision(scores[:, t], tags[:, t]) for t in told) / len(told)
 
 
+def chance_of(tags: Bool[Tensor, "N T"]) -> float:
+    """The precision that images ranked without looking come to, of many: the share of words."""
+    said = tags.double().mean(dim=0)  # [T]
+    return said[(said > 0) & (said < 1)].mean().item()
+
+
 def average_precision(scores: Float[Tensor, "N"], wanted: Bool[Tensor, "N"]) -> float:
     """The precision among the images down to each wanted one, the mean; equals come together."""
     better = scores[None, :] >= scores[wanted][:, None]  # [wanted, N]

@@ -11,19 +11,22 @@ from torch import Tensor
 
 NORMAL = 1.96
 """Deviations of a normal mean that its 95% interval reaches to each side."""
+LEAST_FALL = 0.01
+"""Share of the first token's error that a token must surely take away: less is of no use, however
+many images show it."""
 
 
 def useless_tokens(errors: Float[Tensor, "N K"]) -> dict[str, float]:
-    """Ask of every token after the first whether the error falls with it.
+    """Ask of every token after the first whether the error falls with it by anything of note.
 
     Args:
         errors: of each image, rebuilt from its first 1..K tokens.
 
     Returns:
-        `useless`: the share of tokens with which the error does not fall: the 95% interval of the
-        fall, paired by image, reaches 0. `rising`: with how many the mean error does not fall at
-        all. `area`: under the mean error over the prefixes 1..K, in those of the first: 1 if
-        nothing falls, less the earlier it does.
+        `useless`: the share of tokens with which the error does not surely fall by LEAST_FALL: the
+        95% interval of the fall, paired by image, reaches it. `rising`: with how many the mean
+        error does not fall at all. `area`: under the mean error over the prefixes 1..K, in those of
+        the first: 1 if nothing falls, less the earlier it does.
 
     Raises:
         ValueError: for fewer than 2 images or tokens, or a first token that leaves no error.
@@ -39,36 +42,29 @@ def useless_tokens(errors: Float[Tensor, "N K"]) -> dict[str, float]:
     half = NORMAL * falls.std(dim=0) / len(falls) ** 0.5
     curve = {k: error.item() for k, error in enumerate(mean / mean[0], start=1)}
     return {
-        "useless": (falls.mean(dim=0) <= half).double().mean().item(),
+        "useless": (falls.mean(dim=0) - half <= LEAST_FALL * mean[0]).double().mean().item(),
         "rising": int((falls.mean(dim=0) <= 0).sum()),
         "area": _area(curve) / (len(mean) - 1),
     }
 
 
-def semantic_first(scores: Mapping[int, float], chance: float) -> float:
-    """How early what captions say arrives: the area under a score over prefixes.
+def semantic_area(scores: Mapping[int, float], chance: float) -> float:
+    """How much of what captions say is known on the way: the mean over prefixes of a score.
 
-    The score is counted from chance, where a prefix of 0 stands, to that of the longest prefix. 0.5
-    is a straight rise, nearly 1 if the first token says all; above 1 where a short prefix says more
-    than the longest.
+    It is counted from chance, where a prefix of 0 stands, and straight between the prefixes. Orders
+    are compared by it; how early a meaning comes is its share of the score of all tokens, which
+    alone would praise an order that says little, but at once.
 
     Args:
         scores: of prefix lengths from 1 on, such as the recall of captions.
         chance: the score without any token.
 
     Raises:
-        ValueError: without a score, for a prefix below 1, or if the longest prefix is no better
-            than chance.
+        ValueError: without a score, or for a prefix below 1.
     """
     if not scores or min(scores) < 1:
         raise ValueError(f"scores must be of prefixes from 1 on, got {sorted(scores)}")
-    last = max(scores)
-    if not scores[last] > chance:
-        raise ValueError(
-            f"the score of all tokens must be above the chance of {chance:g}, got {scores[last]:g}"
-        )
-    curve = {k: (score - chance) / (scores[last] - chance) for k, score in scores.items()}
-    return _area({0: 0.0, **curve}) / last
+    return _area({0: 0.0, **{k: score - chance for k, score in scores.items()}}) / max(scores)
 
 
 def _area(curve: Mapping[int, float]) -> float:

@@ -37,7 +37,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0:
+            if not value >= 0:
                 raise ValueError(f"the limit of {name} must be at least 0, got {value}")
 
 

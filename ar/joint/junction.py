@@ -52,12 +52,11 @@ class Junction:
         if self.seen.grad is None or not self.weight:
             return own
         first, second = own.float(), self.weight * self.seen.grad.float()
-        norms = first.norm(), second.norm()
-        self.asked = norms[1] / norms[0]
+        least = torch.finfo(torch.float32).tiny
+        norms = first.norm().clamp(min=least), second.norm().clamp(min=least)
+        self.asked = self.share = norms[1] / norms[0]
+        self.cosine = (first / norms[0] * (second / norms[1])).sum()
         if self.cap is not None:
-            least = torch.finfo(torch.float32).tiny
-            factor = (self.cap * norms[0] / norms[1].clamp(min=least)).clamp(max=1)
-            second, norms = factor * second, (norms[0], factor * norms[1])
-        self.share = norms[1] / norms[0]
-        self.cosine = (first * second).sum() / (norms[0] * norms[1])
+            factor = (self.cap / self.asked).clamp(max=1)
+            second, self.share = factor * second, factor * self.asked
         return (first + second).to(own.dtype)

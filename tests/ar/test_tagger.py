@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ar.evaluation import tag_precision, train_classifier, train_tagger
+from ar.evaluation import chance_of, tag_precision, train_classifier, train_tagger
 from ar.evaluation.tagger import average_precision
 
 
@@ -32,6 +32,13 @@ def test_the_precision_at_each_wanted_image_is_averaged() -> None:
 def test_who_tells_nothing_apart_has_the_precision_of_a_guess() -> None:
     wanted = torch.tensor([True, False, False, False])
     assert average_precision(torch.zeros(4), wanted) == 0.25
+
+
+def test_chance_is_what_random_scores_come_to() -> None:
+    tags = torch.rand(400, 3) < torch.tensor([0.1, 0.3, 0.6])
+    tags = torch.cat([tags, torch.zeros(400, 1, dtype=torch.bool)], dim=1)  # of no image: left out
+    found = [average_precision(torch.rand(400), tags[:, t]) for _ in range(30) for t in range(3)]
+    assert chance_of(tags) == pytest.approx(sum(found) / len(found), abs=0.02)
 
 
 def test_words_of_no_image_are_left_out() -> None:

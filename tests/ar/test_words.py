@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ar import ARConfig, ARModel, Sampling
+from ar.speaking import speaker
 from orderer.pieces import END_PIECE, START_PIECE
 
 PIECES = [10, 20, 30, 40, END_PIECE]
@@ -124,6 +125,16 @@ def test_fifty_steps_learn_which_caption_belongs_to_which_tokens() -> None:
         assert torch.equal(model.caption(tokens[:, :k]), said)
         own = model.caption_likelihood(tokens[:, :k], said)
         assert (own > model.caption_likelihood(tokens[:, :k], said.roll(1, 0))).all()
+
+
+@torch.no_grad()
+def test_reading_each_place_once_says_the_same_as_reading_all_again() -> None:
+    model, tokens, said = made(), torch.randn(3, 2, 6), text([10, 20, 30, 40])
+    said = said.expand(3, -1)
+    speak = speaker(model.trunk, model.own_words, model.unconditioned(3), model.standardise(tokens))
+    for length in range(1, said.shape[1] + 1):
+        again = model._written(tokens, said[:, :length])[:, -1]
+        torch.testing.assert_close(speak(said[:, :length]), again, **ROUNDING)
 
 
 @torch.no_grad()

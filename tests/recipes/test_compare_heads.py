@@ -43,6 +43,7 @@ def written(out: Path, nats: float | None, frechet: float, right: float) -> Path
     generation |= {
         "rebuilt": {"class": 0.8},
         "real": {"class": 0.9},
+        "chance": {"class": 0.1},
         "guided": {"1.5": judged(frechet - 1, right + 0.1)},
     }
     likelihood = None if nats is None else {"nats": nats, "at": [nats, nats]}

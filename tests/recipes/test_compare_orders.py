@@ -52,12 +52,15 @@ def written(out: Path, nats: float, frechet: float, right: float, quality: bool 
     """What `evaluate` leaves of a run; guided images are nearer and follow better."""
 
     def judged(frechet: float, right: float) -> dict[str, Any]:
-        distances = {"frechet": frechet, "kernel": frechet / 10}
+        distances = {"frechet": frechet, "kernel": frechet / 10, "precision": 0.5, "recall": 0.4}
         return {"class": right, "deviations": [1.0, 0.9], "fidelity": distances}
 
     generation = judged(frechet, right)
-    generation["fidelity"] |= {"frechet_of_rebuilt": 1.0, "images": {"real": 300, "generated": 200}}
+    bounds = {f"{d}_of_{who}": 1.0 for d in ("frechet", "kernel") for who in ("rebuilt", "real")}
+    generation["fidelity"] |= bounds | {"images": {"real": 300, "generated": 200}}
+    generation["fidelity"] |= {"frechet_of_halves": 2.0}
     generation |= {
+        "chance": {"class": 0.1},
         "rebuilt": {"class": 0.8},
         "real": {"class": 0.9},
         "guided": {"1.5": judged(frechet - 1, right + 0.1)},
@@ -65,6 +68,7 @@ def written(out: Path, nats: float, frechet: float, right: float, quality: bool 
     alike = {
         "equivariance": {
             "eq": 0.5,
+            "gain": {"gini": 0.4},
             "conflict": {"mean": 0.2},
             "transfer": {"mean": 0.4, "without_positions": None},
         },
@@ -87,6 +91,7 @@ def written(out: Path, nats: float, frechet: float, right: float, quality: bool 
             "gain": {"at": [1.0, 2.0], "gini": 0.2, "variation": 0.3} if quality else None,
             "alike": alike if quality else None,
             "tokens": {"useless": 0.0, "area": 0.6} if quality else None,
+            "semantic_area": 0.14 if quality else None,
             "semantic_first": 0.7 if quality else None,
             "scores": {"1": 0.1, "2": 0.2} if quality else None,
         },
@@ -155,7 +160,10 @@ def test_likelihoods_are_of_arms_with_the_same_patches_only(runs: Any) -> None:
 
 def test_the_claim_follows_the_intervals(runs: Any) -> None:
     words = {row[0]: row[2] for row in claim(gathered(runs)).rows}
-    assert words["likelihood at matched error"] == "better"
+    assert words["likelihood at the error that all reach"] == "better"
+    assert (
+        words["likelihood over all errors that both reach, as a share of raster's nats"] == "better"
+    )
     assert words["Fréchet distance"] == "worse"
     assert words["captions followed"] == "better"
 
@@ -170,8 +178,15 @@ def test_a_measure_that_an_arm_lacks_is_left_out_of_its_row(runs: Any) -> None:
     random = next(row for row in about.rows if row[0] == "random")
     assert "lost without positions" not in about.columns  # nobody knows it
     assert random[about.columns.index("semantic first")] is None
+    assert random[about.columns.index("gini of EQ")] is None
     assert random[about.columns.index("area")] is None
     assert random[about.columns.index("entropy rank")] is not None
+
+
+def test_what_the_numbers_of_images_do_stands_beside_the_distances(runs: Any) -> None:
+    bounds = gathered(runs)["bounds"]
+    assert bounds["halves of the real"] == {"Fréchet": 2.0}
+    assert bounds["chance"] == {"class": 0.1} and bounds["real"] == {"class": 0.9}
 
 
 def test_what_is_better_when_it_is_less_is_said_so() -> None:

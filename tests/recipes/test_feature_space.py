@@ -1,5 +1,6 @@
 """The features that sets of images are compared in: which there are, and whose they may not be."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -16,6 +17,8 @@ from ar.evaluation import Classifier
 from orderer import Orderer, complete_settings, start_orderer
 from orderer.objectives import Teacher
 from orderer.sequences import FixedOrder, SequenceConfig
+from orderer.transformers_towers import weight_files
+from orderer.weights import digest_of
 from recipes import evaluate
 from recipes.evaluation_settings import Evaluation
 from recipes.experiment import Experiment
@@ -164,16 +167,27 @@ def test_every_prefix_is_measured_by_every_eye(
 
 
 def test_a_network_that_an_orderer_learned_to_please_does_not_judge_it(
-    tiny: Experiment, vision_model: Path, tmp_path: Path
+    tiny: Experiment, tiny_orderer: Orderer, vision_model: Path, tmp_path: Path
 ) -> None:
-    assert make_teacher(tiny, tmp_path) is None
-    asked = replace(tiny, evaluation=Evaluation(perceptual_model=vision_model))
-    assert make_teacher(asked, tmp_path) is not None
-    objectives = {"alignment": 1.0, "alignment_model": str(vision_model)}
-    record = {"settings": {"train_orderer": {"objectives": objectives}}}
-    (tmp_path / "training.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"learned to please, .* learned the term alignment of"):
-        make_teacher(asked, tmp_path)
+    assert make_teacher(tiny, tiny_orderer) is None
+    folder = shutil.copytree(vision_model, tmp_path / "of another name")
+    asked = replace(tiny, out=tmp_path, evaluation=Evaluation(perceptual_model=folder))
+    assert make_teacher(asked, tiny_orderer) is not None
+    (tmp_path / "orderer").mkdir()
+    record = {"teachers": {"alignment": Teacher(vision_model).weights}}
+    (tmp_path / "orderer" / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"was made with, that in .* served .* as alignment"):
+        make_teacher(asked, tiny_orderer)
+
+
+def test_the_network_that_an_orderer_sees_with_does_not_judge_it(
+    tiny: Experiment, tiny_orderer: Orderer, vision_model: Path, tmp_path: Path
+) -> None:
+    orderer = copy.deepcopy(tiny_orderer)
+    orderer.config.features_weights = {"sha256": digest_of(weight_files(vision_model))}
+    asked = replace(tiny, out=tmp_path, evaluation=Evaluation(perceptual_model=vision_model))
+    with pytest.raises(ValueError, match=r"was made with, that in .* served .* as features"):
+        make_teacher(asked, orderer)
 
 
 def test_an_evaluation_says_in_which_features_it_compared(

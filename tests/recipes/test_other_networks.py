@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetModel
 
 from orderer import Orderer
+from orderer.objectives import Teacher
 from recipes import train_joint, train_orderer
 from recipes.engine.run import Run
 from recipes.engine.settings import plain_settings
@@ -94,6 +95,12 @@ def test_each_term_is_logged_with_its_gradient_norm(done: Experiment) -> None:
         for term in ("reconstruction", "perceptual", "adversarial", "alignment"):
             assert line[term] is not None and line[f"gradient_norm/{term}"] > 0
         assert line["discriminator"] > 0
+
+
+def test_the_record_says_which_networks_were_pleased(done: Experiment, network: Path) -> None:
+    record = json.loads((done.out / "orderer/training.json").read_text())
+    weights = Teacher(network).weights
+    assert record["teachers"] == {"perceptual": weights, "alignment": weights}
 
 
 def test_the_saved_orderer_holds_nothing_of_the_other_networks(done: Experiment) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ar.joint import DrawnErrors
-from recipes.rating import STRETCHES, nats_of
+from recipes.rating import STRETCHES, nats_of, shrunk
 
 IMAGES, K, D = 4000, 2, 3
 NOISE = 0.2
@@ -64,3 +64,13 @@ def test_the_order_of_images_and_their_parts_change_nothing(places: torch.Tensor
         for some in (slice(1000, None), slice(1000))
     ]
     assert nats_of(parts) == pytest.approx(nats_of([whole]))
+
+
+def test_no_linear_guess_of_noisy_standard_tokens_is_nearer() -> None:
+    tokens = torch.randn(IMAGES, K, D)
+    noisy = tokens + 0.5 * torch.randn_like(tokens)
+    fitted = (noisy * tokens).sum() / noisy.square().sum()
+    assert shrunk(noisy, 0.5).allclose(fitted * noisy, atol=0.05)
+    error = (shrunk(noisy, 0.5) - tokens).square().mean()
+    assert error < (noisy - tokens).square().mean()
+    assert error.item() == pytest.approx(0.5**2 / (1 + 0.5**2), rel=0.05)
