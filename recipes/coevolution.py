@@ -32,7 +32,7 @@ from recipes.verdict import (
     FOLLOWED,
     FRECHET,
     NATS,
-    OF_PAIR,
+    PAIR_FOLLOWED,
     PAIR_FRECHET,
     PAIR_NATS,
     PAIR_WRITTEN,
@@ -43,6 +43,7 @@ from recipes.verdict import (
     SAVED_BY_PAIR,
     STOPPED,
     TRUNK,
+    UNCONTROLLED,
     WRITTEN,
     at_prefix,
     better,
@@ -123,10 +124,16 @@ def _why_stopped(out: Path) -> str | None:
 
 
 def _verdict(arm: str, against: Mapping[str, Any], stopped: set[str]) -> dict[str, Any]:
-    """The verdict on an arm; none where it, or a control, did less than it was given."""
-    controls = [name for name in CONTROLS.get(arm, OF_ANY) if name in against]
+    """The verdict on an arm; none without its controls, nor where one did less than was given."""
+    wanted = [name for name in CONTROLS.get(arm, OF_ANY) if name != arm]
+    controls = [name for name in wanted if name in against]
     found = judged_by_all({name: against[name] for name in controls})
-    return {**found, "verdict": STOPPED} if stopped & {arm, *controls} else found
+    found["alone"] |= dict.fromkeys(controls if arm in stopped else stopped & {*controls}, STOPPED)
+    if stopped & {arm, *controls}:
+        return {**found, "sides": dict.fromkeys(DECIDING, STOPPED), "verdict": STOPPED}
+    if lacking := [name for name in wanted if name not in controls]:
+        return {**found, "verdict": UNCONTROLLED + " and ".join(lacking)}
+    return found
 
 
 def _against(
@@ -162,7 +169,7 @@ def _figures(
     yield from _of_model(fresh, level, NATS, FOLLOWED, FRECHET, WRITTEN)
     headline = next(name for name in HEADLINES if name in fresh["generation"])
     yield "rebuilt from its own tokens: captions followed", fresh["generation"]["rebuilt"][headline]
-    yield from _of_model(pair, level, PAIR_NATS, OF_PAIR, PAIR_FRECHET, PAIR_WRITTEN)
+    yield from _of_model(pair, level, PAIR_NATS, PAIR_FOLLOWED, PAIR_FRECHET, PAIR_WRITTEN)
     yield "entropy rank of the tokens", fresh["rate"]["entropy_rank"]
 
 

@@ -29,11 +29,8 @@ side by side; `--resume` keeps what is done.
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ar import ARModel
 from data import TokenBatches, TokenStore
@@ -48,13 +45,13 @@ from recipes.comparison import (
     tell,
     write_comparison,
 )
-from recipes.compute import equal_steps, step_flops
+from recipes.compute import equal_steps
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
 from recipes.heads_report import gather, tables, write_heads_page
-from recipes.stage_2 import losses_of, total_of
+from recipes.stage_2 import costs_of_step
 from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, train_and_measure, variant
 
@@ -178,18 +175,13 @@ def count(comparison: Comparison, folder: Path) -> dict[str, dict[str, int]]:
     draw = comparison.data.draw(settings.batch_size, comparison.seed)
     batch = TokenBatches(store, **vars(draw)).at(0)
 
-    def loss(experiment: Experiment, model: ARModel) -> Tensor:
-        losses = losses_of(experiment, model, batch, orderer, processor)[1]
-        return total_of(losses, experiment.train_ar)
-
     costs = {}
     for arm in dict.fromkeys((DEFAULT, *comparison.arms)):
         experiment = of_arm(comparison, arm, 1, comparison.seed, comparison.out)
         seed_everything(comparison.seed, rank=0)
         config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
         model = ARModel(config).train()
-        learner = settings.optim.learner(model, 1)
-        costs[arm] = step_flops(learner, partial(loss, experiment, model))
+        costs[arm] = costs_of_step(experiment, model, batch, orderer, processor)
     return costs
 
 

@@ -1,24 +1,22 @@
 """What it costs to learn to generate images in some order, counted before anything is trained."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-
-from torch import Tensor
 
 from ar import start_ar
 from data import Batch, Batches, PairSource, TokenBatch
 from orderer import OrdererProcessor, Stage1
 from orderer.objectives import BALANCED_EVERY
 from orderer.sequences import FixedOrder, ImageSequence
-from recipes.captioning import flops_of_writing, say
+from recipes.captioning import say
 from recipes.checking import build_stage1
-from recipes.compute import flops_of, step_flops
+from recipes.compute import flops_of
 from recipes.data_settings import captions_of_all
 from recipes.engine.processes import seed_everything
 from recipes.engine.training import apply_gradients, clear_gradients
 from recipes.experiment import Experiment
-from recipes.stage_2 import losses_of
+from recipes.stage_2 import costs_of_step
 
 STEP = 10
 """Of which the operations are counted; warm-ups of terms are over by then, and terms that are
@@ -118,12 +116,4 @@ def _ar_step(
     model.set_statistics(tokens.mean(dim=0), tokens.std(dim=0).clamp(min=0.01))
     read = TokenBatch(tokens=tokens, captions=batch.captions, keys=batch.keys)
 
-    silent = replace(experiment, train_ar=replace(experiment.train_ar, caption_weight=0.0))
-
-    def loss() -> Tensor:
-        return losses_of(silent, model, read, sequence, processor)[1]["loss"]
-
-    step = step_flops(experiment.train_ar.optim.learner(model, 2), loss)["step"]
-    if not experiment.train_ar.caption_weight:
-        return step
-    return step + flops_of_writing(model, tokens, batch.captions, processor)
+    return costs_of_step(experiment, model, read, sequence, processor)["step"]

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ar import ARModel, Condition
-from ar.joint import Alignment, Route, frozen, rate
+from ar.joint import Route, TrunkAlignment, frozen, rate
 from orderer import Orderer, Said, contrastive_loss, prefix_lengths
 
 
@@ -34,7 +34,7 @@ class Reaching(nn.Module):
         self.route, self.noise = route, noise
         self.prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
         is_aligned = route in ("align", "shuffled")
-        self.alignment = Alignment(model, orderer.config.embed_dim) if is_aligned else None
+        self.alignment = TrunkAlignment(model, orderer.config.embed_dim) if is_aligned else None
 
     def forward(
         self,

@@ -1,6 +1,6 @@
 """Stage 3: how the AR model reaches the orderer, and what must not happen on the way."""
 
-from .alignment import Alignment, frozen
+from .alignment import TrunkAlignment, frozen
 from .collapse import Limits, broken, kept_deviations
 from .junction import Junction
 from .rate import DrawnErrors, draw_errors, rate
@@ -8,11 +8,11 @@ from .routes import ROUTES, Route, own_loss
 
 __all__ = [
     "ROUTES",
-    "Alignment",
     "DrawnErrors",
     "Junction",
     "Limits",
     "Route",
+    "TrunkAlignment",
     "broken",
     "draw_errors",
     "frozen",

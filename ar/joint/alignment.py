@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..model import ARModel
 
 
-class Alignment(nn.Module):
+class TrunkAlignment(nn.Module):
     """Projects the trunk's states at a middle layer to embeddings of every prefix."""
 
     def __init__(self, model: ARModel, embed_dim: int) -> None:

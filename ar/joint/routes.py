@@ -20,7 +20,7 @@ Route = Literal["frozen", "apart", "align", "shuffled", "context", "decode", "ra
 
 frozen   not at all, and the orderer learns nothing
 apart    not at all, though the orderer goes on with stage 1: a control
-align    by an alignment of the trunk's states with captions, see `Alignment`
+align    by an alignment of the trunk's states with captions, see `TrunkAlignment`
 shuffled as `align`, with the captions of other images: a control
 context  by the loss of tokens that an averaged orderer gives, through the tokens before them
 decode   by the error of images that are decoded from the head's guesses, through the same

@@ -17,7 +17,7 @@ from recipes.verdict import (
     FOLLOWED,
     FRECHET,
     NATS,
-    OF_PAIR,
+    PAIR_FOLLOWED,
     PSNR,
     READER,
     SAVED,
@@ -60,13 +60,13 @@ def runs(tmp_path: Path) -> dict[tuple[str, int], Path]:
     for seed in range(3):
         shift = 0.1 * seed
         write(tmp_path / f"start-{seed}", found(0.4 + shift, 100, 0.5))
-        for arm, gain in (("frozen", 0.0), ("joint", 0.05 + 0.001 * seed)):
+        for arm, gain in (("frozen", 0.0), ("apart", 0.0), ("joint", 0.05 + 0.001 * seed)):
             measured = found(0.4 + shift + gain, 100 - 100 * gain, 0.5 + shift + gain)
             write(tmp_path / f"{arm}-{seed}" / "pair", measured)
             write(tmp_path / f"{arm}-{seed}" / "fresh", measured)
     return {
         (arm, seed): tmp_path / f"{arm}-{seed}"
-        for arm in ("start", "frozen", "joint")
+        for arm in ("start", "frozen", "apart", "joint")
         for seed in range(3)
     }
 
@@ -111,8 +111,15 @@ def test_captions_count_where_the_models_write(runs: Any) -> None:
 def test_both_gain_where_every_interval_is_above_0(runs: Any) -> None:
     results = gather(runs, COMPUTE)
     assert results["verdict"]["joint"]["verdict"] == "both gain"
-    row = ("joint", "gains", "gains", "both gain", "both gain")
-    assert tables(results)[-1].rows == [row]
+    row = ("joint", "gains", "gains", "both gain", "both gain", "both gain")
+    assert tables(results)[-1].rows[-1] == row
+
+
+def test_without_a_control_there_is_no_verdict(runs: Any) -> None:
+    fewer = {run: out for run, out in runs.items() if run[0] != "apart"}
+    found = gather(fewer, COMPUTE)["verdict"]["joint"]
+    assert found["verdict"] == "no verdict without apart"
+    assert found["alone"] == {"frozen": "both gain"}
 
 
 def test_one_seed_decides_nothing(runs: Any) -> None:
@@ -161,14 +168,14 @@ def test_alignment_must_also_gain_on_that_with_other_captions(runs: Any) -> None
             runs[arm, seed] = runs["joint", seed]
     results = gather(runs, COMPUTE)
     alone = results["verdict"]["align"]["alone"]
-    assert alone == {"frozen": "both gain", "shuffled": "no gain"}
+    assert alone == {"frozen": "both gain", "apart": "both gain", "shuffled": "no gain"}
     assert results["verdict"]["joint"]["verdict"] == "both gain"  # of which it is no control
     assert "orderer_only" in results["arms"]["align"]["against"]  # shown, no control
 
 
 def test_the_trunk_is_read_by_layer_and_prefix_before_and_after(runs: Any) -> None:
     results = gather(runs, COMPUTE)
-    assert list(results["understanding"]) == ["start", "frozen", "joint"]
+    assert list(results["understanding"]) == ["start", "frozen", "apart", "joint"]
     of_joint = results["understanding"]["joint"]
     assert {name: at["mean"] for name, at in of_joint.items()} == {
         at_prefix("layer 1", 1): pytest.approx(0.4),
@@ -181,7 +188,7 @@ GAINED = {"low": 0.01, "high": 0.02}
 LOST = {"low": -0.02, "high": -0.01}
 KEPT = {"low": -0.005, "high": 0.01}
 UNDECIDED = {"low": -0.1, "high": 0.2}
-ALL_KEPT = dict.fromkeys((RECALL, at_prefix(READER, 1), FOLLOWED, SAVED, OF_PAIR), KEPT)
+ALL_KEPT = dict.fromkeys((RECALL, at_prefix(READER, 1), FOLLOWED, SAVED, PAIR_FOLLOWED), KEPT)
 
 
 @pytest.mark.parametrize(
@@ -218,9 +225,14 @@ def test_a_guard_can_only_speak_against(guard: str) -> None:
     assert judged([{**gained, guard: LOST}])["verdict"] == "harm"
 
 
+def test_a_guard_that_one_control_lacks_speaks_by_the_other() -> None:
+    gained = {**ALL_KEPT, FOLLOWED: GAINED}
+    assert judged([gained, {**gained, SAVED_BY_PAIR: LOST}])["verdict"] == "harm"
+
+
 def test_a_measure_that_decides_must_have_been_taken() -> None:
-    del (differences := dict(ALL_KEPT))[OF_PAIR]
-    with pytest.raises(KeyError, match=OF_PAIR):
+    del (differences := dict(ALL_KEPT))[PAIR_FOLLOWED]
+    with pytest.raises(KeyError, match=PAIR_FOLLOWED):
         judged([differences])
 
 
@@ -273,13 +285,23 @@ def test_arms_do_the_steps_that_their_operations_pay_for() -> None:
     assert StepCosts(learning=60, waiting=10).steps_within(spent, joint) == 6
 
 
+def test_balance_is_charged_for_the_steps_in_which_it_measures() -> None:
+    costs, joint = (
+        StepCosts(learning=30, waiting=10, measuring=7),
+        JointTraining(steps=35, rewarm=5),
+    )
+    assert costs.of(joint) == 5 * 10 + 30 * 30 + 3 * 7  # steps 10, 20 and 30
+
+
 def test_a_run_that_stopped_itself_is_named_and_not_judged(runs: Any, tmp_path: Path) -> None:
     assert gather(runs, COMPUTE)["stopped"] == {}
     record = {"joint": {"stopped": "stage 3 stopped itself at step 7: rank"}}
     write_record(runs["joint", 1] / "joint" / "orderer", record)
     results = gather(runs, COMPUTE)
     assert results["stopped"] == {"joint-1": "stage 3 stopped itself at step 7: rank"}
-    assert results["verdict"]["joint"]["verdict"] == "stopped itself"
+    found = results["verdict"]["joint"]
+    assert found["verdict"] == "stopped itself"
+    assert {*found["alone"].values(), *found["sides"].values()} == {"stopped itself"}
     write_coevolution_page(tmp_path, results)
     page = (tmp_path / "coevolution.html").read_text()
     assert "joint-1: stage 3 stopped itself at step 7: rank" in page
