@@ -16,16 +16,22 @@ and error are watched on pairs set apart, and a training that breaks one of `tra
 stops itself, saves the models as they were at its last good checkpoint, and ends with exit code 1.
 """
 
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
 from torch import Tensor
 
 from ar import ARModel
-from data import apart, in_memory
+from data import Batch, apart, in_memory
 from orderer import Orderer, OrdererProcessor
 from orderer.transformers_towers import weight_files
 from orderer.weights import digest_of
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
 from recipes.engine.cli import run as start
+from recipes.engine.files import JSON
 from recipes.engine.processes import others_wait_for, seed_everything
+from recipes.engine.run import Run
 from recipes.engine.settings import scalars_named, settings_named
 from recipes.engine.training import Progress, prepare_device
 from recipes.experiment import Experiment
@@ -74,15 +80,7 @@ def main(experiment: Experiment) -> None:
         saver=experiment.saver("joint"),
         total="train_joint.steps",
         learners=joint.learners,
-        settings={
-            **settings_named(experiment, *SHAPING),
-            "pairs": pairs.fingerprint,
-            **scalars_named("orderer", orderer.config.own()),
-            **scalars_named("ar", model.config.own()),
-            "weights of orderer": digest_of(weight_files(experiment.out / "orderer")),
-            "weights of ar": digest_of(weight_files(experiment.out / "ar")),
-            **{f"weights of {name}_model": sha for name, sha in joint.stage.teachers.items()},
-        },
+        settings=shaping(experiment, joint, pairs.fingerprint),
         averages=joint.averages,
     )
     first, earlier = progress.restore(experiment.resume)
@@ -97,63 +95,92 @@ def main(experiment: Experiment) -> None:
         watch.start = run.mean(watch.start)
         if first == 0:
             progress.save(0, run)  # the first good state
-        complaint = None
-        gradient: dict[str, Tensor] = {}
-        for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
-            seed_everything(experiment.seed, run.rank, step)
-            logged = joint.learn(step, batch)
-            gradient = {name: logged[name] for name in GRADIENT if name in logged} or gradient
-            run.log(step, logged)
-            done = step + 1
-            saves = progress.is_due(done, run) or run.stop_requested
-            looks = saves or done % settings.watch_every == 0
-            if looks:
-                found = run.mean(watch.measure(orderer))  # so that all processes decide alike
-                complaint = watch.complaint(found, settings.limits)
-                run.record(step, found | run.mean(gradient))  # of the orderer's last step
-                gradient = {}
-            if complaint:
-                break
-            if progress.stops_after(done, run):
-                return
-            if looks and not saves:
-                progress.save(done, run)  # a good state, to come back to
-        if complaint:
-            good = progress.return_to_newest()
-            complaint = (
-                f"stage 3 stopped itself at step {done}: {complaint}; "
-                f"{experiment.out / 'joint'} holds the models of step {good}"
-            )
-        averaged, generating = joint.averaged()
+        ahead = batches.ahead(first, settings.steps, experiment.data.workers)
+        is_done, complaint = learn(experiment, joint, watch, progress, run, ahead)
+        if not is_done:
+            return
+        averaged, _ = joint.averaged()
         after = run.mean(watch.measure(averaged))
-        if not complaint and (found_of_average := watch.complaint(after, settings.limits)):
+        if not complaint and (broken := watch.complaint(after, settings.limits)):
             complaint = (
                 "the averages that stage 3 ended with break a limit, its models do not: "
-                f"{found_of_average}; they are in {experiment.out / 'joint'}"
+                f"{broken}; they are in {experiment.out / 'joint'}"
             )
-
-        def hand_on() -> None:
-            tell_skipped(pairs.name, batches.skipped)
-            generating.save_pretrained(experiment.out / "joint" / "ar")
-            averaged.save_pretrained(experiment.out / "joint" / "orderer")
-            processor.save_pretrained(experiment.out / "joint" / "orderer")
-            names = ("train_orderer", "train_ar", "train_joint")
-            own = training_record(
-                experiment,
-                *names,
-                pairs=pairs.fingerprint,
-                processes=run.world,
-                totals=progress.totals,
-            )
-            own["watched"] = {"before": watch.start, "after": after}
-            own["stopped"] = complaint
-            for name in ("ar", "orderer"):  # the orderer's last: with it stage 3 is done
-                before = read_record(experiment.out / name) or {}
-                write_record(experiment.out / "joint" / name, {**before, "joint": own})
-
-        others_wait_for(hand_on)
+        record = training_record(
+            experiment,
+            *("train_orderer", "train_ar", "train_joint"),
+            pairs=pairs.fingerprint,
+            processes=run.world,
+            totals=progress.totals,
+        ) | {"watched": {"before": watch.start, "after": after}, "stopped": complaint}
+        tell_skipped(pairs.name, batches.skipped)
+        others_wait_for(partial(hand_on, experiment, joint, record))
         if complaint:
             raise SystemExit(complaint)
+
+
+def shaping(experiment: Experiment, joint: Joint, pairs: str) -> dict[str, Any]:
+    """What a training that is resumed must have in common with its start."""
+    return {
+        **settings_named(experiment, *SHAPING),
+        "pairs": pairs,
+        **scalars_named("orderer", joint.stage.orderer.config.own()),
+        **scalars_named("ar", joint.model.config.own()),
+        "weights of orderer": digest_of(weight_files(experiment.out / "orderer")),
+        "weights of ar": digest_of(weight_files(experiment.out / "ar")),
+        **{f"weights of {name}_model": sha for name, sha in joint.stage.teachers.items()},
+    }
+
+
+def learn(
+    experiment: Experiment,
+    joint: Joint,
+    watch: Watch,
+    progress: Progress,
+    run: Run,
+    ahead: Iterable[tuple[int, Batch]],
+) -> tuple[bool, str | None]:
+    """Train on batches, and look at the watched pairs now and then.
+
+    Returns:
+        False if asked to stop, else True; and what ended the training before its time: its models
+        are then those of the last good checkpoint.
+    """
+    settings, gradient = experiment.train_joint, dict[str, Tensor]()
+    for step, batch in ahead:
+        seed_everything(experiment.seed, run.rank, step)
+        logged = joint.learn(step, batch)
+        gradient = {name: logged[name] for name in GRADIENT if name in logged} or gradient
+        run.log(step, logged)
+        done = step + 1
+        saves = progress.is_due(done, run) or run.stop_requested
+        looks = saves or done % settings.watch_every == 0
+        if looks:
+            found = run.mean(watch.measure(joint.stage.orderer))  # all processes decide alike
+            run.record(step, found | run.mean(gradient))  # of the orderer's last step since then
+            gradient = {}
+            if complaint := watch.complaint(found, settings.limits):
+                good = progress.return_to_newest()
+                return True, (
+                    f"stage 3 stopped itself at step {done}: {complaint}; "
+                    f"{experiment.out / 'joint'} holds the models of step {good}"
+                )
+        if progress.stops_after(done, run):
+            return False, None
+        if looks and not saves:
+            progress.save(done, run)  # a good state, to come back to
+    return True, None
+
+
+def hand_on(experiment: Experiment, joint: Joint, record: dict[str, JSON]) -> None:
+    """Save what both models have become, and how."""
+    averaged, generating = joint.averaged()
+    generating.save_pretrained(experiment.out / "joint" / "ar")
+    averaged.save_pretrained(experiment.out / "joint" / "orderer")
+    joint.processor.save_pretrained(experiment.out / "joint" / "orderer")
+    for name in ("ar", "orderer"):  # the orderer's last: with it stage 3 is done
+        before = read_record(experiment.out / name) or {}
+        write_record(experiment.out / "joint" / name, {**before, "joint": record})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from ar import ARConfig, ARModel
 from orderer import Orderer, OrdererConfig, OrdererProcessor
 from orderer.pieces import END_PIECE
 from recipes import evaluate, generate, train_ar, train_joint
-from recipes.captioning import loss_of_writing
+from recipes.captioning import flops_of_writing, loss_of_writing
+from recipes.compute import flops_of
 from recipes.experiment import Experiment
 
 CAPTIONS = [["a red ring", "a small red ring"], ["a moon"]]
@@ -143,8 +144,15 @@ def test_another_tokenizer_is_refused(trained: Experiment) -> None:
 def test_captions_are_written_from_each_measured_prefix() -> None:
     settings = {"writes": True, "caption_pieces": [*range(320, 49407, 50), END_PIECE]}
     model = ARModel(ARConfig(tokens=5, token_dim=4, width=16, heads=2, layers=1, **settings))
-    processor, lengths, heard = OrdererProcessor(36, 40), set(), model.caption_loss
+    processor, said = OrdererProcessor(36, 40), ["a red ring"]
+    lengths, heard = set(), model.caption_loss
     model.caption_loss = lambda z, text: lengths.add(z.shape[1]) or heard(z, text)
     for _ in range(40):
-        loss_of_writing(model, torch.randn(1, 5, 4), ["a red ring"], processor)
+        loss_of_writing(model, torch.randn(1, 5, 4), said, processor)
     assert lengths == {1, 2, 4, 5}
+    with_all = [
+        flops_of(lambda k=k: heard(torch.randn(1, 5, 4)[:, :k], processor.text(said)).backward())
+        for k in (1, 2, 4, 5)
+    ]
+    counted = {flops_of_writing(model, torch.randn(1, 5, 4), said, processor) for _ in range(5)}
+    assert counted == {sum(with_all) // 4} and len(set(with_all)) == 4
