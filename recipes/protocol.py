@@ -20,6 +20,9 @@ from recipes.reading import about_strings
 from recipes.rebuilding import Eyes
 from recipes.searching import about_searches
 
+ALIKE = ("split", "dtype", "ties", "rate", "judge", "features", "perceptual")
+"""Of a protocol: what runs that are compared must have in common."""
+
 
 def protocol(
     experiment: Experiment,
@@ -53,8 +56,8 @@ def protocol(
         "search": about_searches() if "search" in tasks else None,
         "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
         "rate": _rating(experiment, pairs) if "rate" in tasks else None,
-        "trunk": _asking(experiment) if "trunk" in tasks else None,
-        "labels": _labelling(experiment) if "labels" in tasks else None,
+        "trunk": _asking(experiment, config.image_size) if "trunk" in tasks else None,
+        "labels": _labelling(experiment, config.image_size) if "labels" in tasks else None,
         "strings": about_strings(experiment, pairs) if "strings" in tasks else None,
         "judge": judge.about if judge else None,
         "features": eyes.space.protocol() if eyes.space else None,
@@ -77,12 +80,24 @@ def about_intervals() -> str:
 
 
 def shared_protocol(folders: Iterable[Path]) -> dict[str, Any]:
-    """How all runs of a comparison were measured; where they differ, how each was, by its name."""
+    """How all runs of a comparison were measured; where they differ, how each was, by its name.
+
+    Raises:
+        ValueError: if they differ in what makes figures of one kind comparable: one was measured by
+            an older version, say.
+    """
     protocols = {
         folder.name: json.loads((folder / "evaluation.json").read_text())["protocol"]
         for folder in folders
     }
-    first = next(iter(protocols.values()))
+    first_run, first = next(iter(protocols.items()))
+    for run, each in protocols.items():
+        for name in ALIKE:
+            if each.get(name) != first.get(name):
+                raise ValueError(
+                    f"{run} was measured otherwise than {first_run}: {name} is {each.get(name)}, "
+                    f"not {first.get(name)}; remove its evaluation.json to measure it anew"
+                )
     return {
         name: value
         if all(each.get(name) == value for each in protocols.values())
@@ -123,27 +138,27 @@ def _rating(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
         "caption; noise in deviations of each channel",
         "guesses": "the AR model's, or those for standard normal tokens where they are nearer, "
         f"in each of {STRETCHES} stretches of noise levels",
+        "rebuilt": "from noisy tokens, or from their best linear guess where that is nearer",
     }
 
 
-def _labelling(experiment: Experiment) -> dict[str, Any]:
+def _labelling(experiment: Experiment, size: int) -> dict[str, Any]:
     """How labels were read from tokens."""
+    asked = _asking(experiment, size)
     if experiment.evaluation.judge != "classes":
-        return _asking(experiment)
+        return asked
     return {
-        "fit": experiment.data.train,
-        "images": experiment.evaluation.probe_scenes,
+        **asked,
         "score": "accuracy; the ridge of the linear map chosen on a tenth of the images",
-        "neighbours": NEIGHBOURS,
     }
 
 
-def _asking(experiment: Experiment) -> dict[str, Any]:
-    """What linear maps were fitted on, and neighbours found among."""
-    drawn = experiment.data.is_of_scenes
+def _asking(experiment: Experiment, size: int) -> dict[str, Any]:
+    """What linear maps were fitted on, and neighbours found among; damaged images are not there."""
+    drawn, number = experiment.data.is_of_scenes, experiment.evaluation.probe_scenes
     return {
         "fit": "judge" if drawn else experiment.data.train,
-        "images": experiment.evaluation.probe_scenes,
+        "images": number if drawn else min(number, len(experiment.data.open_train(size))),
         "score": "balanced accuracy, 0 chance and 1 always right, the mean over questions",
         "neighbours": NEIGHBOURS,
     }

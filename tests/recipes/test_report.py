@@ -94,6 +94,17 @@ def test_runs_measured_alike_share_a_protocol_and_others_say_where_they_differ(
     assert found == {"split": "test", "dataset": {"a-0": "abc", "b-0": "def"}}
 
 
+def test_runs_whose_rates_were_taken_otherwise_are_not_compared(tmp_path: Path) -> None:
+    for run, rate in (("a-0", {"images": 9}), ("b-0", {"images": 9, "guesses": "the better"})):
+        (tmp_path / run).mkdir()
+        protocol = {"split": "test", "rate": rate}
+        (tmp_path / run / "evaluation.json").write_text(json.dumps({"protocol": protocol}))
+    with pytest.raises(
+        ValueError, match=r"b-0 was measured otherwise than a-0: rate is .*; remove"
+    ):
+        shared_protocol([tmp_path / "a-0", tmp_path / "b-0"])
+
+
 def test_figures_are_found_wherever_they_lie() -> None:
     tree = {
         "psnr": {"1": 20.0, "16": 30.0},
