@@ -49,6 +49,7 @@ LOWER_IS_BETTER = (
     "variation of nats",
     "lost without positions",
     "position told",
+    "raster leak",
 )
 ABOUT = (
     "EQ",
@@ -63,6 +64,7 @@ ABOUT = (
     "semantic first",
     "useless",
     "area",
+    "raster leak",
     "entropy rank",
 )
 """What an order is like, beside what is made of it."""
@@ -153,7 +155,11 @@ def _figures(
     headline = _headline(generation)
     yield "followed, rebuilt", generation["rebuilt"][headline]
     yield f"{FRECHET}, rebuilt", generation["fidelity"]["frechet_of_rebuilt"]
-    yield "PSNR", list(found["reconstruction"]["psnr"].values())[-1]
+    for name in ("psnr", "ssim"):
+        if name in found["reconstruction"]:
+            yield name.upper(), list(found["reconstruction"][name].values())[-1]
+    if quality["scores"]:  # it has prefixes
+        yield "raster leak", found["order"]["raster_leak"]
     for name in ("semantic_area", "semantic_first"):
         if quality[name] is not None:
             yield name.replace("_", " "), quality[name]
@@ -191,7 +197,10 @@ def _chosen(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
         )
         for name in (FRECHET, KERNEL, FOLLOWED)
     }
-    return {**found, "trunk": chosen([_by_layer(each["trunk"]) for each in of_seeds], 1)}
+    read = {"trunk": "trunk", "trunk, nearest": "trunk_nearest"}
+    return found | {
+        name: chosen([_by_layer(each[part]) for each in of_seeds], 1) for name, part in read.items()
+    }
 
 
 def _by_scale(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:

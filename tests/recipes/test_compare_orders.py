@@ -86,7 +86,9 @@ def written(out: Path, nats: float, frechet: float, right: float, quality: bool 
             "entropy_rank": 3.0,
         },
         "reconstruction": {"psnr": {"1": 15.0, "2": 25.0}},
+        "order": {"raster_leak": 0.3},
         "trunk": {"words": {"0": {"1": 0.1, "2": 0.2}, "1": {"1": 0.3, "2": right}}},
+        "trunk_nearest": {"words": {"0": {"1": 0.1}, "1": {"1": right / 2}}},
         "order_quality": {
             "gain": {"at": [1.0, 2.0], "gini": 0.2, "variation": 0.3} if quality else None,
             "alike": alike if quality else None,
@@ -150,6 +152,11 @@ def test_the_best_guidance_is_each_measures_own(runs: Any) -> None:
     assert figures["Fréchet, unguided"]["mean"] == 8.0
     assert figures["Fréchet, best guidance"]["mean"] == 7.0
     assert figures["followed, best guidance"]["mean"] == pytest.approx(0.6)
+
+
+def test_a_trunk_is_read_by_linear_maps_and_by_neighbours(runs: Any) -> None:
+    figures = gathered(runs)["arms"]["learned"]["figures"]
+    assert figures["trunk"]["mean"] == 0.8 and figures["trunk, nearest"]["mean"] == 0.4
 
 
 def test_likelihoods_are_of_arms_with_the_same_patches_only(runs: Any) -> None:
