@@ -10,7 +10,7 @@ from typing import Any
 
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
-from recipes.intervals import interval, said
+from recipes.intervals import interval, plus_minus
 
 Figures = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 
@@ -58,7 +58,10 @@ def _table(measure: str, figures: Figures) -> Table:
     lengths = list(next(iter(rows.values())))
     return Table(
         columns=(measure, *(f"k = {k}" for k in lengths)),
-        rows=[(arm, *(said(at[k], *_unit(measure)) for k in lengths)) for arm, at in rows.items()],
+        rows=[
+            (arm, *(plus_minus(at[k], *_unit(measure)) for k in lengths))
+            for arm, at in rows.items()
+        ],
     )
 
 

@@ -57,7 +57,7 @@ from recipes.experiment import Experiment
 from recipes.feature_space import JUDGE, check_apart
 from recipes.fidelity import check_enough, check_fidelity, make_space
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
-from recipes.generation import Drawer, generation, said
+from recipes.generation import Drawer, generation, prompts
 from recipes.judging import Judge, make_judge
 from recipes.labelling import labels_read
 from recipes.likelihood import densities, likelihood
@@ -169,7 +169,7 @@ def prepare(experiment: Experiment, orderer: Orderer, processor: OrdererProcesso
     if not {"generation", "search"}.isdisjoint(tasks) or (
         is_compared and experiment.evaluation.features == JUDGE
     ):
-        judge = make_judge(experiment, unseen, said(experiment, unseen), orderer, processor)
+        judge = make_judge(experiment, unseen, prompts(experiment, unseen), orderer, processor)
     eyes = Eyes(
         space=make_space(experiment, judge, orderer.device) if is_compared else None,
         teacher=make_teacher(experiment, orderer),
@@ -212,7 +212,7 @@ def known(drawer: Drawer, pairs: Pairs) -> dict[str, Any]:
     """What the AR model knows of real tokens, as far as it is asked."""
     experiment, tasks = drawer.experiment, drawer.experiment.evaluation.tasks
     model, orderer, processor = drawer.model, drawer.orderer, drawer.processor
-    captions = said(experiment, pairs, experiment.evaluation.scored)
+    captions = prompts(experiment, pairs, experiment.evaluation.scored)
     found: dict[str, Any] = {}
     nats = None
     if not {"likelihood", "order"}.isdisjoint(tasks):
@@ -236,7 +236,7 @@ def drawn(drawer: Drawer, measures: Measures, folder: Path) -> dict[str, Any]:
     if judge is not None and "generation" in tasks:
         found["generation"] = generation(drawer, unseen, judge, measures.eyes.space, folder)
     if judge is not None and "search" in tasks:
-        captions = said(drawer.experiment, unseen)
+        captions = prompts(drawer.experiment, unseen)
         found["search"] = quality_by_budget(drawer, captions, judge, folder)
     return found
 

@@ -103,6 +103,6 @@ def in_words(path: Path) -> str:
     return ", ".join(name.replace("_", " ") for name in path) or "all"
 
 
-def said(figure: Measured | str | None) -> str:
+def in_cell(figure: Measured | str | None) -> str:
     """A figure as it stands in a table."""
     return NOTHING if figure is None else str(figure)

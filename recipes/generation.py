@@ -56,7 +56,7 @@ class Drawer:
         return torch.cat(tokens)
 
 
-def said(experiment: Experiment, pairs: Pairs, number: int | None = None) -> list[str]:
+def prompts(experiment: Experiment, pairs: Pairs, number: int | None = None) -> list[str]:
     """One caption of each of the first images: of as many as are generated, by default."""
     place = 0 if experiment.evaluation.captions == "all" else -1
     number = experiment.evaluation.generated if number is None else number
@@ -73,7 +73,7 @@ def generation(
     `chance` gives; distances to all images of the pairs where there is a space to take them in.
     """
     experiment, orderer = drawer.experiment, drawer.orderer
-    captions = said(experiment, pairs)
+    captions = prompts(experiment, pairs)
     real = pairs.images[: len(captions)]
     encoded = [orderer.encode(some.to(orderer.device)) for some in real.split(BATCH)]
     rebuilt = decoded(orderer, torch.cat(encoded))

@@ -20,7 +20,7 @@ def interval(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": middle, "low": middle - reach, "high": middle + reach, "seeds": list(values)}
 
 
-def said(value: Mapping[str, Any], scale: float = 1.0, digits: int | None = None) -> str:
+def plus_minus(value: Mapping[str, Any], scale: float = 1.0, digits: int | None = None) -> str:
     """A mean and, where there is one, half of its interval.
 
     Args:
@@ -39,7 +39,7 @@ def said(value: Mapping[str, Any], scale: float = 1.0, digits: int | None = None
 
 def cell(value: Mapping[str, Any] | None) -> str | None:
     """The same in a table, in which some have no value."""
-    return None if value is None else said(value)
+    return None if value is None else plus_minus(value)
 
 
 def number(value: float) -> str:

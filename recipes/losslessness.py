@@ -13,7 +13,7 @@ from typing import Any
 from recipes.comparison import first_runs
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
-from recipes.intervals import interval, said
+from recipes.intervals import interval, plus_minus
 from recipes.reading import CONTINUOUS
 
 Results = Mapping[str, Any]
@@ -86,16 +86,19 @@ def table(results: Results) -> Table:
             results["dims"][length],
             _named(code, results),
             None if found["bits"] is None else round(found["bits"]),
-            said(found["share"], 100, 1),
-            said(found["characters"], digits=2),
+            plus_minus(found["share"], 100, 1),
+            plus_minus(found["characters"], digits=2),
             None if found["most"] is None else f"{100 * found['most']:.1f}",
-            said(found["psnr"], digits=1),
+            plus_minus(found["psnr"], digits=1),
         )
         for length, of_length in results["lengths"].items()
         for code, found in of_length.items()
     ]
     of_pixels = results[PIXELS]
-    share, characters = said(of_pixels["share"], 100, 1), said(of_pixels["characters"], digits=2)
+    share, characters = (
+        plus_minus(of_pixels["share"], 100, 1),
+        plus_minus(of_pixels["characters"], digits=2),
+    )
     rows.append((None, None, PIXELS, None, share, characters, None, None))
     columns = ("K", "K x D", "read from", "bits", "characters read, %", "of an image")
     return Table(columns=(*columns, "most by the bits, %", "PSNR"), rows=rows)
@@ -109,7 +112,7 @@ def by_length(results: Results) -> Table:
     return Table(
         columns=("characters read, %", *(f"of {length}" for length in lengths)),
         rows=[
-            (name, *(said(found["by_length"][length], 100, 1) for length in lengths))
+            (name, *(plus_minus(found["by_length"][length], 100, 1) for length in lengths))
             for name, found in rows.items()
         ],
     )

@@ -13,7 +13,7 @@ from recipes.decoding import decoded
 from recipes.engine import pictures
 from recipes.engine.sheets import strips
 from recipes.experiment import Experiment
-from recipes.generation import Drawer, said
+from recipes.generation import Drawer, prompts
 
 CELLS = 8
 """Of a drawn grid, on a side."""
@@ -36,6 +36,6 @@ def draw_together(arms: Mapping[str, Experiment], guidance_scale: float, path: P
         sequence, processor = load_sequence(folder).eval(), OrdererProcessor.from_pretrained(folder)
         model = ARModel.from_pretrained(experiment.out / "ar").eval()
         drawer = Drawer(experiment=experiment, orderer=sequence, processor=processor, model=model)
-        captions = said(experiment, experiment.data.open_unseen(processor.image_size), ROWS)
+        captions = prompts(experiment, experiment.data.open_unseen(processor.image_size), ROWS)
         columns[arm] = decoded(sequence, drawer.draw(captions, guidance_scale))
     strips(columns, path)

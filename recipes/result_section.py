@@ -7,7 +7,7 @@ from typing import Any
 from recipes.engine.lines import Lines
 from recipes.engine.page import Section, Table
 from recipes.engine.result_kinds import BENCH, OF_CASE, kind_of, lacking
-from recipes.figures import Curve, Figure, Measured, figures_in, in_words, said
+from recipes.figures import Curve, Figure, Measured, figures_in, in_cell, in_words
 from recipes.figures import Path as Place
 
 LONGEST = 200
@@ -100,7 +100,7 @@ def _single(arms: Arms, title: str) -> Table:
 
 def _cell(figure: Figure | None) -> str:
     assert not isinstance(figure, dict)
-    return _short(said(figure))
+    return _short(in_cell(figure))
 
 
 def _curves(arms: Arms) -> Iterator[tuple[str, dict[str, Curve]]]:
@@ -118,7 +118,7 @@ def _table(title: str, of_arms: Mapping[str, Curve]) -> Table:
     places = _chosen(sorted({k for curve in of_arms.values() for k in curve}, key=float))
     return Table(
         columns=(title, *places),
-        rows=[(name, *(said(curve.get(k)) for k in places)) for name, curve in of_arms.items()],
+        rows=[(name, *(in_cell(curve.get(k)) for k in places)) for name, curve in of_arms.items()],
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipes.comparison import check_arms, check_unguided, first_runs, made_by
-from recipes.intervals import cell, interval, number, said
+from recipes.intervals import cell, interval, number, plus_minus
 
 
 def test_three_seeds_reach_as_far_as_students_t_says() -> None:
@@ -22,9 +22,9 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_a_mean_is_said_with_half_of_its_interval() -> None:
     value = {"mean": 0.25, "low": 0.15, "high": 0.35}
-    assert said(value) == "0.250 ± 0.100"
-    assert said(value, 100, 1) == "25.0 ± 10.0"
-    assert said({"mean": 12.345, "low": None, "high": None}) == "12.3"
+    assert plus_minus(value) == "0.250 ± 0.100"
+    assert plus_minus(value, 100, 1) == "25.0 ± 10.0"
+    assert plus_minus({"mean": 12.345, "low": None, "high": None}) == "12.3"
     assert cell(None) is None and number(-3.0) == "-3.000"
 
 
