@@ -186,3 +186,13 @@ def test_a_limit_is_broken_by_what_is_beyond_it(
 def test_a_limit_below_0_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the limit of rank must be at least 0, got -0\.1"):
         Limits(rank=-0.1)
+
+
+def test_a_trunk_never_reads_the_last_token(tiny_ar: ARModel) -> None:
+    """So a probe of its states ends at the last but one."""
+    context = torch.randn(3, 4, 6, requires_grad=True)
+    condition = tiny_ar.unconditioned(3)
+    loss = tiny_ar.loss(context.detach(), condition, context=context).sum()
+    (gradient,) = torch.autograd.grad(loss, context)
+    reached = gradient.abs().sum(dim=(0, 2)).gt(0).tolist()
+    assert reached == [True, True, True, False]
