@@ -32,8 +32,13 @@ class Reaching(nn.Module):
                 f"{model.config.head!r} makes none"
             )
         self.route, self.noise = route, noise
-        self.prefixes = [k - 1 for k in prefix_lengths(orderer.config.tokens)]
-        is_aligned = route in ("align", "shuffled")
+        is_aligned, count = route in ("align", "shuffled"), orderer.config.tokens
+        if is_aligned and count < 2:
+            raise ValueError(
+                f"the route {route} reads the trunk between tokens, an orderer of 2 or more is "
+                f"needed, got {count}"
+            )
+        self.prefixes = [k - 1 for k in prefix_lengths(count) if k < count]
         self.alignment = TrunkAlignment(model, orderer.config.embed_dim) if is_aligned else None
 
     def forward(
@@ -62,9 +67,11 @@ class Reaching(nn.Module):
     def _aligned(
         self, orderer: Orderer, model: ARModel, seen: Float[Tensor, "B K D"], said: Said
     ) -> Float[Tensor, ""]:
-        """The trunk's states at every measured prefix must tell the image's caption."""
+        """The trunk's states at every measured prefix but the whole must tell the caption."""
         assert self.alignment is not None
-        at = said.at.roll(1, dims=0) if self.route == "shuffled" else said.at
+        at = said.at[:, : len(self.prefixes)]
+        if self.route == "shuffled":
+            at = at.roll(1, dims=0)
         with torch.no_grad():  # the text tower is stage 1's
             texts = orderer.embed_texts(said.texts)
         return contrastive_loss(

@@ -2,7 +2,8 @@
 
 The trunk's states over an image's tokens, read without a condition, must tell which caption is the
 image's. What makes tokens legible to the AR model is what the orderer gains; the AR model's own
-weights do not follow this loss, or it would forget how to generate.
+weights do not follow this loss, or it would forget how to generate. After the last token the trunk
+is not read: nothing follows there, so that no loss of tokens ever taught it to read that place.
 
     B batch   K tokens   D channels of a token   E size of the text embedding
 
@@ -21,7 +22,7 @@ from ..model import ARModel
 
 
 class TrunkAlignment(nn.Module):
-    """Projects the trunk's states at a middle layer to embeddings of every prefix."""
+    """Projects the trunk's states at a middle layer to embeddings of every prefix but the whole."""
 
     def __init__(self, model: ARModel, embed_dim: int) -> None:
         super().__init__()
@@ -30,13 +31,14 @@ class TrunkAlignment(nn.Module):
             nn.LayerNorm(model.config.width), nn.Linear(model.config.width, embed_dim)
         )
 
-    def forward(self, model: ARModel, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B K E"]:
-        """Unit embeddings of tokens 1..k for every k, through the trunk without a condition.
+    def forward(self, model: ARModel, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B K-1 E"]:
+        """Unit embeddings of tokens 1..k for every k < K, through the trunk without a condition.
 
         Gradients reach the tokens and the projector, not the model.
         """
         with frozen(model):
-            states = model.trunk.states(model.standardise(tokens), model.unconditioned(len(tokens)))
+            seen = model.standardise(tokens)[:, :-1]
+            states = model.trunk.states(seen, model.unconditioned(len(seen)))
         return F.normalize(self.project(states[self.layer][:, 1:]), dim=-1)
 
 

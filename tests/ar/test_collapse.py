@@ -132,8 +132,8 @@ def stage_3(route: Route, seed: int, steps: int, cap: float | None = CAP) -> str
 
 
 def aligned(at: Tensor, texts: Tensor, label: Tensor) -> Tensor:
-    logits = 10 * at @ F.normalize(texts.detach(), dim=-1).T  # [B, 4, classes]
-    return F.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(4))
+    logits = 10 * at @ F.normalize(texts.detach(), dim=-1).T  # [B, 3, classes]
+    return F.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(at.shape[1]))
 
 
 @torch.no_grad()

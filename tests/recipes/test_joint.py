@@ -147,6 +147,14 @@ def test_a_route_by_guesses_needs_a_head_that_guesses(route: Route, tiny_orderer
         Reaching(route, tiny_orderer, model, noise=0.1)
 
 
+@pytest.mark.parametrize("route", ["align", "shuffled"])
+def test_an_alignment_between_tokens_needs_two(route: Route, tiny_orderer: Orderer) -> None:
+    config = replace(tiny_orderer.config, tokens=1)
+    model = ARModel(ARConfig(tokens=1, token_dim=6))
+    with pytest.raises(ValueError, match=f"route {route} reads .* of 2 or more is needed, got 1"):
+        Reaching(route, Orderer(config), model, noise=0.1)
+
+
 def test_a_rate_reaches_all_tokens_and_leaves_the_model_alone(
     tiny_orderer: Orderer, tiny_ar: ARModel
 ) -> None:
