@@ -64,6 +64,7 @@ from recipes.likelihood import densities, likelihood
 from recipes.order_quality import order_quality
 from recipes.probing import factors_read, fresh_reader, tokens_of
 from recipes.protocol import protocol
+from recipes.questions import training_pairs
 from recipes.rating import rates
 from recipes.reading import strings_read
 from recipes.rebuilding import Eyes, make_teacher, reconstruction
@@ -220,8 +221,9 @@ def known(drawer: Drawer, pairs: Pairs) -> dict[str, Any]:
     if "likelihood" in tasks:
         found["likelihood"] = None if nats is None else likelihood(nats, model.config.token_dim)
     if "rate" in tasks:
-        tokens = tokens_of(orderer, pairs)
-        found["rate"] = rates(tokens, pairs.images, captions, model, orderer, processor)
+        fit = training_pairs(experiment, pairs, experiment.evaluation.probe_scenes)
+        tokens = tokens_of(orderer, fit), tokens_of(orderer, pairs)
+        found["rate"] = rates(*tokens, pairs.images, captions, model, orderer, processor)
     if "trunk" in tasks:
         found |= read_from_trunk(experiment, pairs, orderer, model)
     if "order" in tasks:

@@ -77,7 +77,7 @@ def order_quality(
     return {
         "alike": _alike(train, test, Schooling(steps=steps, seed=experiment.seed)),
         "gain": _gain(known, train, some, model),
-        "tokens": useless_tokens(_errors(sequence, some, pairs.images[:number])),
+        "tokens": useless_tokens(_errors(sequence, some, pairs.images[:number], asked.fit.images)),
         "semantic_area": area,
         "semantic_first": area / whole if whole > 0 else None,
         "scores": {str(k): score for k, score in scores.items()},
@@ -117,14 +117,16 @@ def _gain(
 
 
 def _errors(
-    sequence: ImageSequence, tokens: Float[Tensor, "N K D"], images: UInt8[Tensor, "N 3 S S"]
-) -> Float[Tensor, "N K"]:
-    """Mean squared error of each image from each of its prefixes, levels counted from 0 to 1."""
-    real = images.float() / 255
+    sequence: ImageSequence,
+    tokens: Float[Tensor, "N K D"],
+    images: UInt8[Tensor, "N 3 S S"],
+    train: UInt8[Tensor, "M 3 S S"],
+) -> Float[Tensor, "N K+1"]:
+    """Mean squared error of the mean training image, and of each image from each of its prefixes;
+    levels are counted from 0 to 1.
+    """
+    rebuilt = (decoded(sequence, tokens[:, :k]).float() for k in range(1, tokens.shape[1] + 1))
+    guesses = (train.float().mean(dim=0, keepdim=True), *rebuilt)
     return torch.stack(
-        [
-            (decoded(sequence, tokens[:, :k]).float() / 255 - real).square().mean(dim=(1, 2, 3))
-            for k in range(1, tokens.shape[1] + 1)
-        ],
-        dim=1,
+        [((guess - images.float()) / 255).square().mean(dim=(1, 2, 3)) for guess in guesses], dim=1
     )

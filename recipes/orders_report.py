@@ -34,12 +34,16 @@ Runs = Mapping[tuple[str, int], Path]
 
 RASTER, LEARNED, NOISE = "raster", "learned", "noise"
 NATS, LIKELIHOOD = "nats", "log-likelihood"
+TOGETHER, WHITE = "nats of a Gaussian", "nats of a Gaussian, white noise"
+"""At the error that all reach: without an AR model, and with noise that is the same for all
+channels of an order."""
 FOLLOWED = "followed"
 PRECISION, RECALL = "precision", "recall"
 UNGUIDED = "1"
 """The guidance scale that leaves the model as it is."""
 LOWER_IS_BETTER = (
     NATS,
+    TOGETHER,
     FRECHET,
     KERNEL,
     "useless",
@@ -147,6 +151,7 @@ def _figures(
         nats = nats_at(level, curve)
         assert nats is not None  # the level is between what all reach
         yield NATS, nats
+        yield from _by_gaussian(found["rate"], level)
     if arm in SAME_TOKENS and found["likelihood"]:
         yield LIKELIHOOD, found["likelihood"]["nats"]
     for scale, drawn in _by_scale(generation).items():
@@ -174,6 +179,20 @@ def _figures(
     yield "entropy rank", found["rate"]["entropy_rank"]
 
 
+def _by_gaussian(rate: Mapping[str, Any], level: float) -> Iterator[tuple[str, float]]:
+    """What tokens cost by a Gaussian, as far as it is known."""
+    if "white" not in rate:
+        return
+    together = {
+        noise: {"nats": each["together"], "psnr": each["psnr"]}
+        for noise, each in rate["at_noise"].items()
+    }
+    for name, curve in ((TOGETHER, together), (WHITE, rate["white"])):
+        nats = nats_at(level, curve)
+        if nats is not None:
+            yield name, nats
+
+
 def _alike(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """What small models make of an order, as far as it is known."""
     alike = found["equivariance"]
@@ -183,7 +202,7 @@ def _alike(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         "gradients agree": alike["conflict"]["mean"],
         "transfer": alike["transfer"]["mean"],
         "lost without positions": alike["transfer"]["without_positions"],
-        "position told": found["positions"]["accuracy"],
+        "position told": found["positions"]["told"],
     }
     yield from ((name, value) for name, value in values.items() if value is not None)
 
@@ -335,7 +354,7 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
             text=f"Judge, in whose features distances are taken: {results['judge']}. Distances of "
             f"{numbers['generated']} generated images to {numbers['real']} real ones; the rebuilt "
             "ones are each arm's bound. "
-            + ("" if level is None else f"Nats are of noisy tokens that leave {level:.1f} dB. ")
+            + ("" if level is None else _about_nats(level))
             + "Log-likelihood in nats for each dimension, of arms with the same patches. The best "
             "guidance of a seed, and the layer that the trunk is read after, is the best of the "
             "other seeds. Half of the 95% interval over seeds, where there are several.",
@@ -352,7 +371,8 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
             text="EQ is made of its gini, of how far gradients agree and of transfer, all of small "
             "models without a condition that learn by squared error. The gini and the variation of "
             "nats are of the arm's own AR model, told captions. A token is useless if the error "
-            f"does not surely fall by {LEAST_FALL:.0%} of the first one's with it.",
+            f"does not surely fall by {LEAST_FALL:.0%} of the mean image's with it. A position is "
+            "told as far as a small net names it more often than by chance.",
             tables=[about],
             pictures=_drawn(out, results),
         ),
@@ -375,6 +395,14 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
     ]
     intro = "AR models of one size on images in many orders, at equal total operations."
     write_page(out / "orders.html", "Which order is best?", intro, sections)
+
+
+def _about_nats(level: float) -> str:
+    return (
+        f"Nats are of noisy tokens that leave {level:.1f} dB, in noise that is a share of each "
+        "channel's deviation: an order whose channels matter unequally pays for bits that hardly "
+        "show. By a Gaussian of all tokens, which is told no captions, both kinds of noise. "
+    )
 
 
 def _bounds(results: Results) -> Table:

@@ -15,7 +15,7 @@ from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.finding import DRAWS
 from recipes.judging import Judge
-from recipes.rating import STRETCHES
+from recipes.rating import LARGEST, STRETCHES
 from recipes.reading import about_strings
 from recipes.rebuilding import Eyes
 from recipes.searching import about_searches
@@ -138,7 +138,9 @@ def _rating(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
         "caption; noise in deviations of each channel",
         "guesses": "the AR model's, or those for standard normal tokens where they are nearer, "
         f"in each of {STRETCHES} stretches of noise levels",
-        "rebuilt": "from noisy tokens, or from their best linear guess where that is nearer",
+        "rebuilt": "from noisy tokens, or from what a Gaussian of all tokens together guesses from "
+        f"them, where that is nearer; fitted to {experiment.evaluation.probe_scenes} training "
+        f"images at most; of more than {LARGEST} values in all each token is guessed by itself",
     }
 
 

@@ -49,7 +49,7 @@ def questions(experiment: Experiment, pairs: Pairs, number: int) -> Questions:
     if experiment.data.is_of_scenes:
         fit = load_scenes("judge", number, pairs.images.shape[-1])
         return Questions(fit=fit, fit_answers=facts(fit), test_answers=facts(pairs))
-    train = _training_pairs(experiment, pairs, number)
+    train = training_pairs(experiment, pairs, number)
     words = common_words(train.captions)
     return Questions(
         fit=train,
@@ -64,7 +64,7 @@ def labels(experiment: Experiment, pairs: Pairs) -> Labels:
     Raises:
         ValueError: for a class of the test split that no training image is of.
     """
-    train = _training_pairs(experiment, pairs, experiment.evaluation.probe_scenes)
+    train = training_pairs(experiment, pairs, experiment.evaluation.probe_scenes)
     names = sorted({of_one[0] for of_one in train.captions})
     for name, *_ in pairs.captions:
         if name not in names:
@@ -79,7 +79,7 @@ def labels(experiment: Experiment, pairs: Pairs) -> Labels:
     return Labels(fit=train, fit_labels=of_fit, test_labels=of_test)
 
 
-def _training_pairs(experiment: Experiment, pairs: Pairs, number: int) -> Pairs:
+def training_pairs(experiment: Experiment, pairs: Pairs, number: int) -> Pairs:
     """Some training pairs, as large as others and spread over the split."""
     size = pairs.images.shape[-1]
     opened = experiment.data.open_train(size)

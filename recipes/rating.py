@@ -2,7 +2,12 @@
 
 Two orderers are compared at equal error: nats alone can be lowered by saying less. Where an AR
 model knows less than a guess that only shrinks the noisy token, at levels that it hardly trained
-at, that guess is taken: levels that the model ignores would else decide what tokens cost.
+at, that guess is taken: levels that the model ignores would else decide what tokens cost. What
+noise costs in decibels is not charged where it can be taken out for nothing: a decoder that was
+trained in noise takes it out by itself, a linear one has it done by a Gaussian.
+
+Noise is a share of each channel's deviation. An order whose channels matter unequally, as principal
+components do, pays so for bits that hardly show; `white` says by a Gaussian how much.
 """
 
 import math
@@ -21,20 +26,24 @@ from orderer.evaluation import entropy_rank, mean_psnr, participation_rank
 from orderer.sequences import ImageSequence
 from recipes.conditions import condition_on
 from recipes.decoding import decoded
+from recipes.gaussian import Gaussian
 
 NOISES = (0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)
 """In deviations of each channel."""
 CHUNK = 50
 """Images at once: their noise depends on it."""
 SEED = 0
+LARGEST = 2048
+"""Values of an image's tokens that a Gaussian of all is fitted to: its axes take their cube."""
 STRETCHES = 20
 """Of noise levels, in each of which the model's guesses or the plain ones are taken."""
 Curve = Mapping[str, Mapping[str, float]]
-"""Noise to `nats`, `gaussian` and `psnr`."""
+"""Noise to `nats` and `psnr`, among others."""
 
 
 @torch.no_grad()
 def rates(
+    train: Float[Tensor, "M K D"],
     tokens: Float[Tensor, "N K D"],
     images: UInt8[Tensor, "N 3 S S"],
     captions: Sequence[str],
@@ -44,26 +53,39 @@ def rates(
 ) -> dict[str, Any] | None:
     """Nats of an image, given its caption, and the PSNR that it is rebuilt with, at each noise.
 
-    Of the first images, one for each caption, rebuilt from noisy tokens as they are, or as
-    `shrunk`, whichever leaves less error on all images. `gaussian` is what tokens would cost that
-    are taken to be standard normal and independent: the most that an image can cost here. Beside
-    stand the ranks of their tokens. None for a head whose rate is not known.
+    Of the first images, one for each caption, rebuilt from noisy tokens as they are, or as a
+    Gaussian that was fitted to `train` guesses them to be, whichever leaves less error on all
+    images. None for a head whose rate is not known.
+
+    Returns:
+        `at_noise`: by noise, `nats`; `gaussian`, what tokens would cost that are taken to be
+        standard normal and independent, the most that an image can cost here; `together`, what they
+        cost by the Gaussian, without a caption; and `psnr`. `white`: `nats` by the Gaussian and
+        `psnr`, where the noise is the same for all channels, in the root of their mean variance.
+        Neither `together` nor `white` for more than LARGEST values in all; noisy tokens are then
+        shrunk one by one. Ranks of the tokens; `images`.
     """
     if not model.head.has_levels:
         return None
     tokens, images = tokens[: len(captions)], images[: len(captions)]
     generator = torch.Generator(tokens.device).manual_seed(SEED)
+    is_known = train[0].numel() <= LARGEST
+    gaussian = Gaussian.fit(model.standardise(train)) if is_known else None
     curve = {}
     for noise in NOISES:
         blur = torch.randn(tokens.shape, device=tokens.device, generator=generator)
         noisy = tokens + noise * model.std * blur
-        ways = noisy, model.restore(shrunk(model.standardise(noisy), noise))
+        standard = model.standardise(noisy)
+        guess = gaussian.guess(standard, noise) if gaussian else shrunk(standard, noise)
+        ways = noisy, model.restore(guess)
         curve[str(noise)] = {
             **nats_of(_drawn(tokens, captions, noise, model, orderer, processor, generator)),
+            **({"together": gaussian.nats(standard, noise)} if gaussian else {}),
             "psnr": max(mean_psnr(images, decoded(orderer, way)) for way in ways),
         }
     return {
         "at_noise": curve,
+        **({"white": _white(train, tokens, images, orderer, generator)} if is_known else {}),
         "entropy_rank": entropy_rank(tokens),
         "participation_rank": participation_rank(tokens),
         "images": len(tokens),
@@ -71,12 +93,30 @@ def rates(
 
 
 def shrunk(standard: Float[Tensor, "N K D"], noise: float) -> Float[Tensor, "N K D"]:
-    """The best linear guess of standard tokens from noisy ones: it costs no nats.
-
-    A decoder that was trained in noise shrinks by itself; without this a linear one would pay for
-    what the other has for nothing.
-    """
+    """The best linear guess of independent standard tokens from noisy ones."""
     return standard / (1 + noise**2)
+
+
+def _white(
+    train: Float[Tensor, "M K D"],
+    tokens: Float[Tensor, "N K D"],
+    images: UInt8[Tensor, "N 3 S S"],
+    orderer: ImageSequence,
+    generator: torch.Generator,
+) -> dict[str, dict[str, float]]:
+    """Nats and PSNR by a Gaussian, where noise is the same for all channels."""
+    gaussian = Gaussian.fit(train)
+    unit = gaussian.variances.mean().sqrt().item()
+    found = {}
+    for noise in NOISES:
+        blur = torch.randn(tokens.shape, device=tokens.device, generator=generator)
+        noisy = tokens + noise * unit * blur
+        ways = noisy, gaussian.guess(noisy, noise * unit)
+        found[str(noise)] = {
+            "nats": gaussian.nats(noisy, noise * unit),
+            "psnr": max(mean_psnr(images, decoded(orderer, way)) for way in ways),
+        }
+    return found
 
 
 def _drawn(

@@ -30,7 +30,8 @@ def position_decodability(
     among what tells them.
 
     Returns:
-        `accuracy` on the test images, and `chance`, that of a guess.
+        `accuracy` on the test images, `chance`, that of a guess, and `told`: the share of what a
+        guess gets wrong that is right, so that sequences of any length can be compared.
 
     Raises:
         ValueError: for fewer than 2 tokens, no image, or no step.
@@ -61,7 +62,12 @@ def position_decodability(
     seen, own = _rows((test - mean) / std)
     with torch.no_grad():
         right = net(seen).argmax(dim=1) == own
-    return {"accuracy": right.double().mean().item(), "chance": 1 / train.shape[1]}
+    accuracy, chance = right.double().mean().item(), 1 / train.shape[1]
+    return {
+        "accuracy": accuracy,
+        "chance": chance,
+        "told": (accuracy - chance) / (1 - chance),
+    }
 
 
 def _rows(tokens: Float[Tensor, "N K D"]) -> tuple[Float[Tensor, "R D"], Int[Tensor, "R"]]:

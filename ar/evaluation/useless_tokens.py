@@ -1,6 +1,6 @@
 """What each token is good for, from curves over prefixes.
 
-N images   K tokens   k prefix length
+N images   K tokens   k prefix length, or how many there are
 """
 
 from collections.abc import Mapping
@@ -12,39 +12,41 @@ from torch import Tensor
 NORMAL = 1.96
 """Deviations of a normal mean that its 95% interval reaches to each side."""
 LEAST_FALL = 0.01
-"""Share of the first token's error that a token must surely take away: less is of no use, however
+"""Share of the error without any token that one must surely take away: less is of no use, however
 many images show it."""
 
 
-def useless_tokens(errors: Float[Tensor, "N K"]) -> dict[str, float]:
-    """Ask of every token after the first whether the error falls with it by anything of note.
+def useless_tokens(errors: Float[Tensor, "N k"]) -> dict[str, float]:
+    """Ask of every token whether the error falls with it by anything of note.
 
     Args:
-        errors: of each image, rebuilt from its first 1..K tokens.
+        errors: of each image, rebuilt from its first 0..K tokens. Orders are compared by what
+            nothing is known of an image without any, so the errors of 0 must be theirs in common,
+            such as those of the mean image.
 
     Returns:
         `useless`: the share of tokens with which the error does not surely fall by LEAST_FALL: the
         95% interval of the fall, paired by image, reaches it. `rising`: with how many the mean
-        error does not fall at all. `area`: under the mean error over the prefixes 1..K, in those of
-        the first: 1 if nothing falls, less the earlier it does.
+        error does not fall at all. `area`: under the mean error over the prefixes 0..K, in those of
+        0: 1 if nothing falls, less the earlier it does.
 
     Raises:
-        ValueError: for fewer than 2 images or tokens, or a first token that leaves no error.
+        ValueError: for fewer than 2 images, no token, or no error without tokens.
     """
     if min(errors.shape) < 2:
         raise ValueError(
-            f"useless tokens need at least 2 images and 2 tokens, got {tuple(errors.shape)}"
+            f"useless tokens need at least 2 images and 1 token, got {len(errors)} and "
+            f"{errors.shape[1] - 1}"
         )
-    mean = errors.double().mean(dim=0)  # [K]
+    mean = errors.double().mean(dim=0)  # [K + 1]
     if not bool(mean[0] > 0):
-        raise ValueError(f"the error of the first token must be above 0, got {mean[0].item():g}")
-    falls = -errors.double().diff(dim=1)  # [N, K - 1]
+        raise ValueError(f"the error without tokens must be above 0, got {mean[0].item():g}")
+    falls = -errors.double().diff(dim=1)  # [N, K]
     half = NORMAL * falls.std(dim=0) / len(falls) ** 0.5
-    curve = {k: error.item() for k, error in enumerate(mean / mean[0], start=1)}
     return {
         "useless": (falls.mean(dim=0) - half <= LEAST_FALL * mean[0]).double().mean().item(),
         "rising": int((falls.mean(dim=0) <= 0).sum()),
-        "area": _area(curve) / (len(mean) - 1),
+        "area": _area(dict(enumerate((mean / mean[0]).tolist()))) / (len(mean) - 1),
     }
 
 

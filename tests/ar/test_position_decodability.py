@@ -17,6 +17,7 @@ def marked(number: int) -> Tensor:
 def test_tokens_that_carry_their_position_tell_it() -> None:
     found = position_decodability(marked(200), marked(100), steps=100, batch_size=64)
     assert found["accuracy"] > 0.98 and found["chance"] == 0.25
+    assert found["told"] == pytest.approx((found["accuracy"] - 0.25) / 0.75)
 
 
 def test_tokens_that_are_alike_everywhere_tell_nothing() -> None:

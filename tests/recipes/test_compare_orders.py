@@ -72,16 +72,20 @@ def written(out: Path, nats: float, frechet: float, right: float, quality: bool 
             "conflict": {"mean": 0.2},
             "transfer": {"mean": 0.4, "without_positions": None},
         },
-        "positions": {"accuracy": 0.6},
+        "positions": {"told": 0.6},
     }
     found = {
         "generation": generation,
         "likelihood": {"nats": -nats / 100},
         "rate": {
             "at_noise": {
-                "0.5": {"nats": nats / 2, "psnr": 15.0},
-                "0.12": {"nats": nats, "psnr": 20.0},
-                "0.05": {"nats": 2 * nats, "psnr": 25.0},
+                "0.5": {"nats": nats / 2, "together": nats, "psnr": 15.0},
+                "0.12": {"nats": nats, "together": 3 * nats, "psnr": 20.0},
+                "0.05": {"nats": 2 * nats, "together": 4 * nats, "psnr": 25.0},
+            },
+            "white": {
+                "0.5": {"nats": nats / 4, "psnr": 19.0},
+                "0.05": {"nats": nats / 2, "psnr": 21.0},
             },
             "entropy_rank": 3.0,
         },
@@ -122,6 +126,13 @@ def runs(tmp_path: Path) -> dict[tuple[str, int], Path]:
 
 def gathered(runs: dict[tuple[str, int], Path]) -> dict[str, Any]:
     return gather(runs, dict.fromkeys(("raster", "random", "learned"), COST))
+
+
+def test_a_gaussian_prices_the_same_error_with_either_noise(runs: Any) -> None:
+    found = gathered(runs)["arms"]["learned"]["figures"]
+    assert found["nats of a Gaussian"]["seeds"] == [270.0, 273.0, 276.0]
+    white = found["nats of a Gaussian, white noise"]["seeds"]
+    assert white == pytest.approx([33.75, 34.125, 34.5])
 
 
 def test_nats_are_compared_at_the_error_that_all_reach(runs: Any) -> None:

@@ -259,12 +259,15 @@ def test_likelihood_is_that_of_the_models_tokens(copied: Experiment) -> None:
 
 
 def test_a_rate_rises_with_the_quality_that_it_pays_for(copied: Experiment) -> None:
-    result = measured(replace(copied, evaluation=replace(copied.evaluation, scored=8)), "rate")
+    some = replace(copied.evaluation, scored=8, probe_scenes=100)
+    result = measured(replace(copied, evaluation=some), "rate")
     found = result["results"]["separate"]["rate"]
     at = {float(noise): each for noise, each in found["at_noise"].items()}
     assert 0 < at[0.5]["nats"] < at[0.05]["nats"]
     assert all(0 < each["nats"] <= each["gaussian"] for each in at.values())
     assert at[0.05]["psnr"] >= at[0.5]["psnr"] - 0.5
+    white = {float(noise): each for noise, each in found["white"].items()}
+    assert at[0.5]["together"] < at[0.05]["together"] and white[0.5]["nats"] < white[0.05]["nats"]
     assert found["images"] == result["protocol"]["rate"]["images"] == 8
     assert 1 <= found["participation_rank"] <= found["entropy_rank"] <= 8
 
