@@ -1,12 +1,13 @@
 """From the results of an experiment to a page that people look at."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recipes.engine import pictures
 from recipes.engine.page import Cell, Section, Table, write_page
+from recipes.watching import SHOWN
 
 Results = Mapping[str, Any]
 
@@ -80,6 +81,12 @@ def write_report(out: Path, results: Results) -> None:
     )
     logs = {name: _read_log(out / "logs" / f"{name}.jsonl") for name in STEPS}
     pictures.loss_curves(logs, folder / "losses.png")
+    pictures.curves(
+        watched_by_step(logs["joint"], results["joint"]["watched"]["before"]),
+        folder / "watched.png",
+        x_label="steps of stage 3",
+        y_label="share",
+    )
     write_page(out / "report.html", "Sightline", _intro(results), _sections(folder, results))
 
 
@@ -134,8 +141,11 @@ def _sections(folder: Path, results: Results) -> list[Section]:
         ),
         Section(
             heading="Watched in stage 3",
-            text="Of training pairs set apart: falling rank, recall or PSNR would have stopped it.",
+            text="Of training pairs set apart: falling rank, deviation, novelty, recall or PSNR "
+            "would have stopped it. Share and cosine are of what stage 2 asks of the orderer, "
+            "beside stage 1's own gradient.",
             tables=[_watched(results["joint"]["watched"])],
+            pictures=[(folder / "watched.png", "rank as a share of its start's")],
         ),
         Section(
             heading="Losses",
@@ -145,6 +155,19 @@ def _sections(folder: Path, results: Results) -> list[Section]:
         ),
         Section(heading="Protocol", text=json.dumps(results["protocol"], indent=2)),
     ]
+
+
+def watched_by_step(
+    log: Sequence[Mapping[str, Any]], before: Mapping[str, float]
+) -> dict[str, dict[int, float]]:
+    """What stage 3 watched, by the number of steps done: shares, the rank one of its start's."""
+    looks = [line for line in log if "rank" in line]
+    shown = [name for name in SHOWN if name != "psnr"]
+    curves = {
+        name: {line["step"] + 1: line[name] for line in looks if name in line} for name in shown
+    }
+    curves["rank"] = {step: value / before["rank"] for step, value in curves["rank"].items()}
+    return {name: curve for name, curve in curves.items() if curve}
 
 
 def _watched(found: Results) -> Table:

@@ -12,6 +12,7 @@ from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import (
     entropy_rank,
     explained_by_before,
+    explained_by_each,
     mean_psnr,
     participation_rank,
     rank_correlation,
@@ -19,6 +20,8 @@ from orderer.evaluation import (
 from recipes.decoding import decoded
 from recipes.probing import tokens_of
 
+SAID = 0.01
+"""Least novelty that a token had which can lose some."""
 SHOWN = "rank", "deviation", "redundancy", "order_drift", "recall", "psnr", "share", "cosine"
 """In the line that people watch."""
 CHANGED = 16
@@ -45,6 +48,7 @@ class Watch:
         self.said = torch.tensor([different.index(caption) for caption in captions])
         self.first = self._encoded(orderer)
         self.importance = importance(orderer, self.first[:CHANGED])
+        self.novelty = novelty(self.first)
         self.start = self.measure(orderer)
 
     @torch.no_grad()
@@ -55,6 +59,8 @@ class Watch:
         has lost most, as a share of its start's; `channel_deviation`: the same of single channels
         of positions, that which a tenth of them fall below, and `least_channel_deviation` of the
         one that has lost most. `redundancy`: share of a token that those before it explain.
+        `novelty`: share that a token has kept of what no single one before it says, of that which
+        kept least: few pairs know better what one token says than what many do.
         `order_drift`: 1 - the rank correlation of what each position matters for the image, now and
         at the start. `token_drift`: 1 - the correlation of a channel with itself at the start, the
         mean over all of them. `recall`: share of the images to which their own caption is the
@@ -69,6 +75,7 @@ class Watch:
             "entropy_rank": entropy_rank(tokens),
             **kept_deviations(self.first, tokens),
             "redundancy": explained_by_before(tokens)[1:].mean().item(),
+            "novelty": kept_novelty(self.novelty, novelty(tokens)),
             "order_drift": order_drift(self.importance, importance(orderer, tokens[:CHANGED])),
             "token_drift": token_drift(self.first, tokens),
             **self._found(orderer, tokens),
@@ -97,6 +104,18 @@ class Watch:
     @torch.no_grad()
     def _encoded(self, orderer: Orderer) -> Float[Tensor, "N K D"]:
         return tokens_of(orderer, self.pairs).float()
+
+
+def novelty(tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "K"]:
+    """Share of each token that no single one before it explains; 1 of the first."""
+    before = explained_by_each(tokens).tril(diagonal=-1)
+    return 1 - before.max(dim=1).values.clamp(max=1.0)
+
+
+def kept_novelty(before: Float64[Tensor, "K"], after: Float64[Tensor, "K"]) -> float:
+    """The least share that a token which said something new still says."""
+    spoke = before > SAID
+    return (after[spoke] / before[spoke]).min().item()
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ and how well they are rebuilt.
     N images   K tokens   D channels of a token
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,8 +18,16 @@ LOW = 0.1
 """Quantile of the channels' deviations that is limited: of very many one may always be silent."""
 SILENT = 0.01
 """Deviation under which a channel says nothing, as a share of the mean one's."""
-SHARES = {"rank": "rank", "deviation": "deviation", "channel_deviation": "deviation"}
+SHARES = {
+    "rank": "rank",
+    "deviation": "deviation",
+    "channel_deviation": "deviation",
+    "novelty": "novelty",
+}
 """Figures of which a share must be kept, and the limit that says which."""
+FALLS = {"recall": "recall", "recall_": "recall_at_any", "psnr": "psnr", "psnr_": "psnr"}
+"""Figures that may fall by so much, and the limit that says how much; those that end in _ stand for
+what is measured at single prefixes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +39,14 @@ class Limits:
     deviation: float = 0.5
     """Least share of its deviation that any position may keep, over its channels together, and that
     nine tenths of the single channels must keep."""
+    novelty: float = 0.2
+    """Least share that any token may keep of what no single token before it says."""
     recall: float = 0.1
-    """Most that recall may fall, in shares of 1."""
+    """Most that recall may fall, in shares of 1, the mean over prefixes."""
+    recall_at_any: float = 0.2
+    """The same at any one prefix, which few pairs know less well."""
     psnr: float = 1.0
-    """Most decibels that rebuilt images may lose."""
+    """Most decibels that rebuilt images may lose, from all tokens and from the first."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -45,8 +58,8 @@ def broken(start: Mapping[str, float], now: Mapping[str, float], limits: Limits)
     """Say which limit a training has broken; None, if none.
 
     Args:
-        start: figures `rank`, `deviation`, and `channel_deviation`, `recall` and `psnr` where they
-            are measured.
+        start: figures `rank`, `deviation`, and `channel_deviation`, `novelty`, `recall` and `psnr`
+            where they are measured, the last two also with a prefix: `recall_4`.
         now: the same, later.
         limits: to hold.
     """
@@ -57,11 +70,13 @@ def broken(start: Mapping[str, float], now: Mapping[str, float], limits: Limits)
                 f"{name} is {now[name]:.2f}, under {share:.0%} of the {start[name]:.2f} that it "
                 "began with"
             )
-    for name in ("recall", "psnr"):
-        if name in start and not now[name] >= start[name] - getattr(limits, name):
+    for name in start:
+        fall = FALLS.get(name.rstrip("0123456789"))
+        most = math.inf if fall is None else getattr(limits, fall)
+        if fall and not now[name] >= start[name] - most:
             return (
-                f"{name} is {now[name]:.3g}, more than {getattr(limits, name):g} below the "
-                f"{start[name]:.3g} that it began with"
+                f"{name} is {now[name]:.3g}, more than {most:g} below the {start[name]:.3g} that "
+                "it began with"
             )
     return None
 

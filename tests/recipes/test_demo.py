@@ -22,7 +22,7 @@ from recipes.experiment import Experiment
 SMOKE = Path(__file__).parents[2] / "recipes/configs/smoke.yaml"
 PREFIXES = ["1", "2", "4", "8", "16"]
 SHARES = ("colour", "shape", "colour_and_shape", "place")
-PICTURES = ("losses.png", "psnr.png", "retrieval.png")
+PICTURES = ("losses.png", "psnr.png", "retrieval.png", "watched.png")
 DIFFERENT = {"orderers", "seconds", "config", "command", "date", "hardware", "commit"}
 """Between two runs; of the config only the folder, of the commit what was edited meanwhile."""
 STAGES = {
