@@ -128,10 +128,13 @@ def _verdict(arm: str, against: Mapping[str, Any], stopped: set[str]) -> dict[st
     wanted = [name for name in CONTROLS.get(arm, OF_ANY) if name != arm]
     controls = [name for name in wanted if name in against]
     found = judged_by_all({name: against[name] for name in controls})
-    found["alone"] |= dict.fromkeys(controls if arm in stopped else stopped & {*controls}, STOPPED)
-    if stopped & {arm, *controls}:
-        return {**found, "sides": dict.fromkeys(DECIDING, STOPPED), "verdict": STOPPED}
-    if lacking := [name for name in wanted if name not in controls]:
+    if arm in stopped:
+        alone = dict.fromkeys(controls, STOPPED)
+        return {**found, "alone": alone, "sides": dict.fromkeys(DECIDING, STOPPED)} | {
+            "verdict": STOPPED
+        }
+    found["alone"] |= dict.fromkeys(stopped & {*controls}, STOPPED)
+    if lacking := [name for name in wanted if name not in controls or name in stopped]:
         return {**found, "verdict": UNCONTROLLED + " and ".join(lacking)}
     return found
 

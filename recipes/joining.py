@@ -15,6 +15,7 @@ from ar import ARModel
 from ar.joint import Junction, Route, own_loss
 from data import Batch
 from orderer import Orderer, OrdererProcessor, Said, Stage1
+from orderer.objectives import Objectives
 from recipes.captioning import loss_of_writing, say
 from recipes.conditions import condition_on
 from recipes.engine.anchor import Anchor
@@ -23,6 +24,7 @@ from recipes.engine.processes import of_all
 from recipes.engine.training import Learner, apply_gradients, clear_gradients, precise
 from recipes.experiment import Experiment
 from recipes.reaching import Reaching
+from recipes.training_settings import JointTraining
 
 NEEDED: Mapping[Route, str] = {
     "align": "contrastive",
@@ -34,6 +36,24 @@ NEEDED: Mapping[Route, str] = {
 GRADIENT = ("share", "asked", "cosine")
 """Of `ar.joint.Junction`: how much of stage 1's gradient stage 2 adds, and would add without a cap,
 and whether they agree."""
+
+
+def check_route(joint: JointTraining, objectives: Objectives) -> None:
+    """Refuse a route whose loss of stage 1 is switched off, and a contrast that cannot go on.
+
+    Raises:
+        ValueError: for either.
+    """
+    needed = NEEDED.get(joint.route)
+    if needed and not getattr(objectives, needed):
+        raise ValueError(
+            f"the route {joint.route} needs train_orderer.objectives.{needed}, which is 0"
+        )
+    if joint.route != "frozen" and objectives.similarity == "siglip":
+        raise ValueError(
+            "stage 3 goes on with the contrast infonce only: the bias that the sigmoid form "
+            "learns is not kept with an orderer, got train_orderer.objectives.similarity siglip"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,22 +82,12 @@ class Joint:
         """Make two models ready to learn.
 
         Raises:
-            ValueError: for a route that the AR model's head has no way for, or that needs a loss of
-                stage 1 that is switched off, or a contrast whose bias the orderer does not hand on.
+            ValueError: for a route that the AR model's head has no way for, or that does not suit
+                stage 1's losses, see `check_route`.
         """
-        settings = experiment.train_joint
-        objectives = experiment.train_orderer.objectives.replayed()
-        needed = NEEDED.get(settings.route)
-        if needed and not getattr(objectives, needed):
-            raise ValueError(
-                f"the route {settings.route} needs train_orderer.objectives.{needed}, which is 0"
-            )
-        if settings.route != "frozen" and objectives.similarity == "siglip":
-            raise ValueError(
-                "stage 3 goes on with the contrast infonce only: the bias that the sigmoid form "
-                "learns is not kept with an orderer, got train_orderer.objectives.similarity siglip"
-            )
-        stage = Stage1(orderer, objectives).to(orderer.device)
+        settings, objectives = experiment.train_joint, experiment.train_orderer.objectives
+        check_route(settings, objectives)
+        stage = Stage1(orderer, objectives.replayed()).to(orderer.device)
         reaching = Reaching(settings.route, orderer, model, settings.noise).to(orderer.device)
         generating = nn.ModuleDict({"ar": model.train(), "reaching": reaching})
         model.requires_grad_(settings.ar_learns)

@@ -16,8 +16,7 @@ r"""Do both models gain by stage 3? Arms of equal operations, over seeds, by mea
 Every seed trains stages 1 and 2 once; each arm then does stage 3 for as many steps as the
 operations of the configured route's arm pay for, those in which the orderer waits counted as what
 they are. Raster has as many patches as there are tokens, where these make a square. A route that
-breaks a limit stops itself and the program; `--resume` goes on with what it left, and the results
-name it.
+breaks a limit stops itself; what it left is measured, and the results name it.
 
 An AR loss is no evidence. Measured are: what a fresh AR model of stage 2's budget makes of the new
 tokens (nats at equal error, captions followed, Fréchet distance), the same of the pair itself, what
@@ -47,13 +46,14 @@ from recipes.captioning import flops_of_writing
 from recipes.coevolution import FROZEN, RASTER, START, gather, tables, write_coevolution_page
 from recipes.comparison import check_arms, check_measured, runs_of, tell, write_comparison
 from recipes.compute import flops_of
+from recipes.engine.cli import STOPPED_ITSELF
 from recipes.engine.cli import run as start
 from recipes.engine.processes import seed_everything
 from recipes.engine.side_by_side import Job
 from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
 from recipes.fidelity import can_see
-from recipes.joining import Joint
+from recipes.joining import Joint, check_route
 from recipes.order_costs import costs_of, steps_within
 from recipes.training_record import RECORD
 from recipes.training_settings import JointTraining
@@ -102,6 +102,9 @@ class Coevolution(Experiment):
             raise ValueError(
                 f"a rate needs a head among {', '.join(DENOISING)}, got {self.ar['head']}"
             )
+        for arm in self.arms:
+            if arm != RASTER:
+                check_route(_stage_3(self, arm), self.train_orderer.objectives)
 
 
 def main(proof: Coevolution) -> None:
@@ -164,14 +167,14 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
     ]
     if arm == FROZEN:
         _link(fresh, begun)
-        return job_of(experiment, recipes, proof.resume)
-    _link(fresh / "orderer", out / "joint" / "orderer")
-    recipes += [
-        (("write_tokens", f"--out={fresh}"), fresh / "held" / STORE),
-        (("train_ar", f"--out={fresh}"), fresh / "ar" / RECORD),
-        ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
-    ]
-    return job_of(experiment, recipes, proof.resume)
+    else:
+        _link(fresh / "orderer", out / "joint" / "orderer")
+        recipes += [
+            (("write_tokens", f"--out={fresh}"), fresh / "held" / STORE),
+            (("train_ar", f"--out={fresh}"), fresh / "ar" / RECORD),
+            ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
+        ]
+    return replace(job_of(experiment, recipes, proof.resume), good=(0, STOPPED_ITSELF))
 
 
 def raster_of(proof: Coevolution, steps: int, seed: int, out: Path) -> Experiment:

@@ -13,7 +13,7 @@ adversarial one and the alignment of features), on replayed pairs. What stage 2 
 one route (`train_joint.route`), weighed and capped where the two meet, at the tokens. The AR loss
 alone says nothing: it falls while tokens collapse. So rank, deviation, redundancy, drift, recall
 and error are watched on pairs set apart, and a training that breaks one of `train_joint.limits`
-stops itself, saves the models as they were at its last good checkpoint, and ends with exit code 1.
+stops itself, saves the models as they were at its last good checkpoint, and ends with exit code 4.
 """
 
 from collections.abc import Iterable
@@ -28,6 +28,7 @@ from orderer import Orderer, OrdererProcessor
 from orderer.transformers_towers import weight_files
 from orderer.weights import digest_of
 from recipes.data_settings import captions_of_all, check_captions, tell_skipped
+from recipes.engine.cli import StoppedItself
 from recipes.engine.cli import run as start
 from recipes.engine.files import JSON
 from recipes.engine.processes import others_wait_for, seed_everything
@@ -116,7 +117,7 @@ def main(experiment: Experiment) -> None:
         tell_skipped(pairs.name, batches.skipped)
         others_wait_for(partial(hand_on, experiment, joint, record))
         if complaint:
-            raise SystemExit(complaint)
+            raise StoppedItself(complaint)
 
 
 def shaping(experiment: Experiment, joint: Joint, pairs: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@ Each of the two models is a side. Some measures decide about a side, others guar
 deciding one is not known well enough, nothing is said for the side; a guarding one can only speak
 against it. Measures that end in a prefix are asked at every prefix, and the worst counts.
 
-The intervals are not widened for their number, some twenty for each control: "harm" by one that
-ends just below 0 may be luck, and with three seeds a guard that does not speak proves little.
+The intervals say how trainings differ, not how test images do, which are the same for all. They are
+not widened for their number, some twenty for each control: "harm" by one that ends just below 0
+may be luck, and with three seeds a guard that does not speak proves little, while a side is hardly
+ever decided within the margin at every prefix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +46,12 @@ GUARDING: Mapping[str, tuple[str, ...]] = {
 WORDS = ("loses", "undecided", "kept", "gains")
 """On a measure, from the worst to the best."""
 MARGIN = 0.01
-"""Most that a deciding measure may lose and still count as kept: all are shares of 1."""
+"""Most that a measure may surely lose and still count as kept: of those that decide, all are shares
+of 1."""
+LEAST_SEEDS = 3
+"""With fewer nothing is decided."""
+UNASKED = "not measured"
+"""Instead of a word, of a guard that no control can be compared by."""
 STOPPED = "stopped itself"
 UNCONTROLLED = "no verdict without "
 """Before the controls that did not run."""
@@ -71,8 +78,8 @@ def judged_by_all(against: Mapping[str, Differences]) -> dict[str, Any]:
 def judged(against: Sequence[Differences]) -> dict[str, Any]:
     """The verdict on an arm, from its differences to each control.
 
-    A measure gains if the interval of its difference lies above 0, loses if below, is kept if it
-    lies above the margin below 0, and is undecided otherwise; of several controls, the one that
+    A measure gains if the interval of its difference lies above 0, is kept if it lies above the
+    margin below 0, loses if below 0, and is undecided otherwise; of several controls, the one that
     says least for the arm counts. A side loses if any of its measures does; of those that decide it
     gains if one does and none is undecided, is kept if all are.
 
@@ -85,8 +92,9 @@ def judged(against: Sequence[Differences]) -> dict[str, Any]:
         decided = {name: _worst(against, name) for name in deciding}
         guarded = {
             name: _worst(against, name)
-            for name in GUARDING[side]
             if any(_of_measure(differences, name) for differences in against)
+            else UNASKED
+            for name in GUARDING[side]
         }
         words[side] = {**decided, **guarded}
         sides[side] = "loses" if "loses" in guarded.values() else _side(list(decided.values()))
@@ -107,13 +115,13 @@ def _of_measure(differences: Differences, measure: str) -> list[Mapping[str, Any
 
 
 def _word(difference: Mapping[str, Any]) -> str:
-    if difference["low"] is None:
+    if len(difference["seeds"]) < LEAST_SEEDS:
         return "undecided"
     if difference["low"] > 0:
         return "gains"
-    if difference["high"] < 0:
-        return "loses"
-    return "kept" if difference["low"] >= -MARGIN else "undecided"
+    if difference["low"] >= -MARGIN:
+        return "kept"
+    return "loses" if difference["high"] < 0 else "undecided"
 
 
 def _side(words: Sequence[str]) -> str:

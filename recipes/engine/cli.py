@@ -1,9 +1,10 @@
 """From the command line to a recipe's config: YAML files, then `--a.b=c`; mistakes in a sentence.
 
 Exit codes: 0 done (a run that was asked to stop and saved included, where `preempted_code` names no
-other), 1 a full disk, a loss that is not finite, a stage 3 that stopped itself, or defects from a
-recipe that looks for them, 2 bad input, 3 a process gone from those that train together, 130
-interrupted by hand; everything else is a fault of the program and keeps its traceback.
+other), 1 a full disk, a loss that is not finite, or defects from a recipe that looks for them, 2
+bad input, 3 a process gone from those that train together, 4 a stage 3 that stopped itself and
+saved its last good models, 130 interrupted by hand; everything else is a fault of the program and
+keeps its traceback.
 """
 
 import argparse
@@ -26,11 +27,17 @@ from .files import FULL
 from .processes import GONE, is_of_another_process
 
 C = TypeVar("C")
+STOPPED_ITSELF = 4
+"""Exit code of a training that ended before its time, by a limit of its own, and saved."""
 MOST_VALUES = 100_000
 """In a config file; ours have fewer than a hundred."""
 OURS = frozenset({"orderer", "ar", "data", "recipes"})
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class StoppedItself(Exception):
+    """A training found that going on would harm, and has saved what was good."""
 
 
 def run(
@@ -52,6 +59,9 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except StoppedItself as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(STOPPED_ITSELF) from None
     except RuntimeError as error:
         if not is_of_another_process(error):
             raise

@@ -25,6 +25,8 @@ class Job:
     """File for all that they print."""
     recipes: deque[Sequence[str]]
     """Each with its arguments: `("evaluate", "--out=x")`."""
+    good: tuple[int, ...] = (0,)
+    """Exit codes after which it goes on."""
     began: float | None = None
 
 
@@ -50,7 +52,7 @@ def run_side_by_side(jobs: Sequence[Job], at_once: int) -> int:
             for program in [each for each in going if each.poll() is not None]:
                 job = going.pop(program)
                 programs.remove(program)
-                if program.returncode:
+                if program.returncode not in job.good:
                     print(f"{job.name} failed:\n{_tail(job.log)}", file=sys.stderr, flush=True)
                     _stop(programs)
                     return program.returncode

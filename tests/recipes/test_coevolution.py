@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from orderer.objectives import Objectives
 from recipes.coevolution import gather, tables, write_coevolution_page
 from recipes.evaluation_settings import Evaluation
 from recipes.prove_coevolution import Coevolution, StepCosts, raster_of
 from recipes.rating import nats_at
 from recipes.training_record import write_record
-from recipes.training_settings import JointTraining
+from recipes.training_settings import JointTraining, OrdererTraining
 from recipes.verdict import (
     FOLLOWED,
     FRECHET,
@@ -184,10 +185,11 @@ def test_the_trunk_is_read_by_layer_and_prefix_before_and_after(runs: Any) -> No
     assert results["arms"]["joint"]["figures"][TRUNK]["mean"] == pytest.approx(0.5)
 
 
-GAINED = {"low": 0.01, "high": 0.02}
-LOST = {"low": -0.02, "high": -0.01}
-KEPT = {"low": -0.005, "high": 0.01}
-UNDECIDED = {"low": -0.1, "high": 0.2}
+SEEDS = [0.0, 0.0, 0.0]
+GAINED = {"low": 0.01, "high": 0.02, "seeds": SEEDS}
+LOST = {"low": -0.03, "high": -0.01, "seeds": SEEDS}
+KEPT = {"low": -0.005, "high": 0.01, "seeds": SEEDS}
+UNDECIDED = {"low": -0.1, "high": 0.2, "seeds": SEEDS}
 ALL_KEPT = dict.fromkeys((RECALL, at_prefix(READER, 1), FOLLOWED, SAVED, PAIR_FOLLOWED), KEPT)
 
 
@@ -206,6 +208,23 @@ ALL_KEPT = dict.fromkeys((RECALL, at_prefix(READER, 1), FOLLOWED, SAVED, PAIR_FO
 def test_the_verdict_follows_from_the_intervals(recall: Any, followed: Any, verdict: str) -> None:
     differences = {**ALL_KEPT, RECALL: recall, FOLLOWED: followed}
     assert judged([differences])["verdict"] == verdict
+
+
+def test_what_is_surely_lost_but_within_the_margin_is_kept() -> None:
+    little = {"low": -0.009, "high": -0.001, "seeds": SEEDS}
+    assert judged([{**ALL_KEPT, RECALL: little, FOLLOWED: GAINED}])["verdict"] == (
+        "one gains, the other does not lose"
+    )
+
+
+def test_two_seeds_decide_nothing() -> None:
+    of_two = {name: {**GAINED, "seeds": [0.01, 0.02]} for name in ALL_KEPT}
+    assert judged([of_two])["verdict"] == "no gain"
+
+
+def test_a_guard_that_was_not_measured_is_named() -> None:
+    words = judged([{**ALL_KEPT, TRUNK: KEPT}])["measures"]["the AR model"]
+    assert (words[TRUNK], words[WRITTEN]) == ("kept", "not measured")
 
 
 def test_the_worst_prefix_decides() -> None:
@@ -268,6 +287,11 @@ def test_runs_without_a_common_error_are_refused(runs: Any) -> None:
         ({"seeds": ()}, "seeds must hold at least one, got none"),
         ({"ar": {"head": "energy"}}, "a rate needs a head among .*, got energy"),
         ({"train_joint": JointTraining(route="full")}, "must be among align, .*, got full"),
+        (
+            {"train_orderer": OrdererTraining(objectives=Objectives(contrastive=0.0))},
+            "the route align needs train_orderer.objectives.contrastive, which is 0",
+        ),
+        ({"train_joint": JointTraining(ar_learns=False)}, "routes align and shuffled, got frozen"),
     ],
 )
 def test_wrong_arms_are_refused(changes: dict[str, Any], sentence: str) -> None:
@@ -305,6 +329,14 @@ def test_a_run_that_stopped_itself_is_named_and_not_judged(runs: Any, tmp_path: 
     write_coevolution_page(tmp_path, results)
     page = (tmp_path / "coevolution.html").read_text()
     assert "joint-1: stage 3 stopped itself at step 7: rank" in page
+
+
+def test_an_arm_is_not_judged_by_a_control_that_stopped_itself(runs: Any) -> None:
+    write_record(runs["apart", 1] / "joint" / "orderer", {"joint": {"stopped": "at step 7"}})
+    found = gather(runs, COMPUTE)["verdict"]["joint"]
+    assert found["verdict"] == "no verdict without apart"
+    assert found["alone"] == {"frozen": "both gain", "apart": "stopped itself"}
+    assert "stopped itself" not in found["sides"].values()
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from ar.joint import ROUTES, Limits, Route
 from orderer import Orderer, OrdererProcessor, Said
 from recipes import train_joint
 from recipes.engine.anchor import Anchor
+from recipes.engine.cli import StoppedItself
 from recipes.experiment import Experiment
 from recipes.joining import GRADIENT, Joint
 from recipes.reaching import Reaching
@@ -64,7 +65,7 @@ def test_a_training_that_breaks_a_limit_stops_and_hands_on_the_last_good_models(
     separate: Experiment,
 ) -> None:
     broken = by(separate, watch_every=3, limits=Limits(rank=2.0))
-    with pytest.raises(SystemExit, match=r"stopped itself at step 3: rank is .* of step 0$"):
+    with pytest.raises(StoppedItself, match=r"stopped itself at step 3: rank is .* of step 0$"):
         train_joint.main(broken)
     before, after = joined(separate.out), joined(separate.out / "joint")
     for one, other in zip(before, after, strict=True):
