@@ -48,6 +48,7 @@ from recipes.engine.cli import run as start
 from recipes.engine.side_by_side import Job
 from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
+from recipes.fit_order import check_enough_cells
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import gather, tables, write_orders_page
@@ -137,6 +138,8 @@ def check(laboratory: Laboratory) -> None:
                 f"evaluation.probe_scenes must be more than the {channels} channels that a token "
                 f"of the order {arm} has, got {images}"
             )
+        if experiment.order:
+            check_enough_cells(experiment)
 
 
 def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -> Experiment:

@@ -35,5 +35,21 @@ def main(experiment: Experiment) -> None:
     print(f"{folder}: {config.tokens} tokens of {config.token_dim} channels")
 
 
+def check_enough_cells(experiment: Experiment) -> None:
+    """Refuse, before anything is trained, an order whose components the images are too few for.
+
+    Raises:
+        ValueError: for images with no more cells in all than a cell has values.
+    """
+    config = experiment.sequence_config()
+    images = min(FITTED, len(experiment.data.open_train(config.image_size)))
+    cells, values = images * (config.image_size // config.cell) ** 2, 3 * config.cell**2
+    if cells <= values:
+        raise ValueError(
+            f"components of {values} values, for the order {config.order}, need at least "
+            f"{values + 1} cells, got {cells} of {images} training images"
+        )
+
+
 if __name__ == "__main__":
     start(main, Experiment)

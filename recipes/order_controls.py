@@ -41,7 +41,7 @@ PROCESSES: Mapping[str, Process] = {
 }
 """What each control makes of a stationary process, given a seed."""
 LETTERS = "letters"
-TEXT = Path(__file__).parent / "results" / "README.md"
+TEXT = Path(__file__).parents[1] / "LICENSE"
 TRAIN_SHARE = 0.8
 """Of the text; test pieces come from the rest."""
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from orderer import complete_settings
-from recipes.comparison import check_seeds
+from recipes.comparison import check_seeds, write_comparison
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
-from recipes.engine.result_kinds import write_result
-from recipes.engine.results import provenance, write_json
+from recipes.engine.results import write_json
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
 from recipes.losslessness import gather, table, write_losslessness_page
@@ -67,8 +66,7 @@ def main(probe: Losslessness) -> None:
     experiments = [of_length(probe, length, seed, out) for (length, seed), out in runs.items()]
     train_and_measure(experiments, TASKS, probe.processes, probe.resume)
     results = gather(runs, {seed: ceiling(probe, seed) for seed in probe.seeds})
-    about = {"config": plain_settings(probe), "seeds": list(probe.seeds), **provenance()}
-    write_result(probe.out / "losslessness.json", "losslessness", {"results": results, **about})
+    write_comparison(probe.out / "losslessness.json", probe, runs.values(), results)
     write_losslessness_page(probe.out, results, runs)
     print(f"\n{markdown_table(table(results))}\n\npage: {probe.out / 'losslessness.html'}")
 

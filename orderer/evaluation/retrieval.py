@@ -167,6 +167,11 @@ def check_pairs(images: Tensor, texts: Tensor, image_of_text: Tensor, ks: Sequen
     """Refuse what `retrieval_metrics` refuses."""
     check_embeddings(image=images, text=texts)
     check_places(ks)
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"images and captions meet in one space, got embeddings of {images.shape[1]} and "
+            f"{texts.shape[1]} values"
+        )
     if len(image_of_text) != len(texts):
         raise ValueError(f"each of {len(texts)} captions needs an image, got {len(image_of_text)}")
     _check_images(len(images), image_of_text)

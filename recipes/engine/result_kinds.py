@@ -16,15 +16,15 @@ COUNTED = tuple(f"protocol.{name}" for name in ("split", "images", "captions", "
 COMPUTED = tuple(f"protocol.{name}" for name in ("dtype", "ties", "rerank", "templates"))
 OF_MODELS = (*MADE_BY, "config", "seeds", *COUNTED, *COMPUTED)
 DEMANDED: Mapping[str, tuple[str, ...]] = {
-    "evaluation": (*OF_MODELS, "results", "orderers", "protocol.tasks"),
-    "clip": (*OF_MODELS, "results", "models", "protocol.tasks"),
+    "evaluation": (*OF_MODELS, "results", "orderers", "protocol.tasks", "protocol.intervals"),
+    "clip": (*OF_MODELS, "results", "models", "protocol.tasks", "protocol.intervals"),
     "results": (*OF_MODELS, "joint", "orderers", "seconds"),
     "ablation": (*OF_MODELS, "results"),
     "heads": (*OF_MODELS, "results", "protocol.judge", "protocol.sampling"),
     "order": (*OF_MODELS, "results", "protocol.factors"),
     "orders": (*OF_MODELS, "results", "protocol.judge", "protocol.sampling"),
     "coevolution": (*OF_MODELS, "results"),
-    "losslessness": (*MADE_BY, "config", "seeds", "results"),
+    "losslessness": (*OF_MODELS, "results"),
     "controls": (*MADE_BY, "config", "seeds", "results"),
 }
 """Fields that may be null, where there is nothing to say, but not left out."""
@@ -39,7 +39,7 @@ BEFORE: Mapping[str, tuple[str, ...]] = {
 """Those of files that do not say their kind."""
 BENCH = "bench"
 OF_CASE = ("ours", "reference", "ratio", "runs", "unit", *MADE_BY)
-OVER_SEEDS = ("ablation", "heads", "order", "orders", "coevolution", "controls")
+OVER_SEEDS = ("ablation", "heads", "order", "orders", "coevolution", "losslessness", "controls")
 """Kinds whose means are over seeds."""
 OF_INTERVAL = ("low", "high", "seeds")
 """What stands beside a mean; `low` and `high` are null for one seed."""

@@ -26,6 +26,7 @@ def evaluation(**changes: Any) -> dict[str, Any]:
     """A whole evaluation, as `recipes.evaluate` writes one."""
     counts = {"split": "test", "images": 9, "captions": 18, "dataset": "abc"}
     told = {"dtype": "float32", "ties": "expected", "rerank": 0, "templates": [], "tasks": []}
+    told |= {"intervals": None}
     psnr = {"1": 20.0, "2": 22.5, "16": 30.0}
     return {
         "results": {"separate": {"reconstruction": {"psnr": psnr}, "order": {"leak": 0.25}}},
