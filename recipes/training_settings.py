@@ -151,7 +151,8 @@ class JointTraining:
     """Of what stage 2 asks of the tokens, beside stage 1 at full weight."""
     cap: float = 0.1
     """Most that its gradient at the tokens may be, as a share of stage 1's; `full` has no cap. On a
-    toy 0.1 harms with none of five seeds, and 0.2 costs the rank with one (`align`).
+    toy 0.1 harms with none of five seeds; 0.2 costs the rank with one (`align`), 0.5 with one
+    (`context`).
     Where it binds, `rate` is no longer minimised with one weight."""
     ar_learns: bool = True
     """False keeps the AR model as it is, so that only the orderer gains: a control, of `align`."""
