@@ -8,6 +8,7 @@ from torch import Tensor
 
 from data import every_phrase
 from orderer.evaluation import class_embeddings, classification_metrics
+from orderer.evaluation.bootstrap import DRAWS
 
 Say = Callable[[Sequence[str]], Tensor]
 """Captions to their embeddings, on the CPU."""
@@ -33,8 +34,10 @@ def classification(
     names = _names(captions)
     classes = class_embeddings(torch.stack([say(every_phrase(templates, each)) for each in names]))
     labels = torch.tensor([names.index(name) for (name,) in captions])
-    at = {k: classification_metrics(of_k, classes, labels) for k, of_k in images.items()}
-    figures = ("top1", "top5", "ties")
+    at = {
+        k: classification_metrics(of_k, classes, labels, draws=DRAWS) for k, of_k in images.items()
+    }
+    figures = ("top1", "top5", "ties", "intervals")
     found = {figure: {k: of_k[figure] for k, of_k in at.items()} for figure in figures}
     return {**found, "classes": len(names)}
 

@@ -44,11 +44,11 @@ from recipes.comparison import (
     tell,
     write_comparison,
 )
+from recipes.components import check_enough_cells
 from recipes.engine.cli import run as start
 from recipes.engine.side_by_side import Job
 from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
-from recipes.fit_order import check_enough_cells
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import gather, tables, write_orders_page

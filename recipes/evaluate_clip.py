@@ -125,7 +125,7 @@ def protocol(config: Config, embedded: Embedded, dataset: str) -> dict[str, Any]
         "prefixes": f"{WHOLE} is the embedding of the whole image",
         "dtype": "model in float32, scores in float64, images in uint8",
         "ties": about_ties(),
-        "intervals": about_intervals() if "retrieval" in config.tasks else None,
+        "intervals": about_intervals(),
         "rerank": 0,
     }
 

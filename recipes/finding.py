@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from data import Pairs, every_phrase
 from orderer import OrdererProcessor, prefix_lengths
 from orderer.evaluation import retrieval_metrics
+from orderer.evaluation.bootstrap import DRAWS
 from recipes.classifying import Say, classification
 from recipes.experiment import Experiment
 
 BATCH = 250
-DRAWS = 1_000
-"""Of images with their captions, for the intervals of recalls."""
 Embed = Callable[..., Tensor]
 """A readout (tokens and prefixes to embeddings) or a text tower (word pieces to embeddings)."""
 

@@ -357,7 +357,8 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
             + ("" if level is None else _about_nats(level))
             + "Log-likelihood in nats for each dimension, of arms with the same patches. The best "
             "guidance of a seed, and the layer that the trunk is read after, is the best of the "
-            "other seeds. Half of the 95% interval over seeds, where there are several.",
+            "other seeds. Half of the 95% interval over seeds, where there are several: how "
+            "trainings differ, on test images that are the same for all.",
             tables=[drawn],
         ),
         Section(

@@ -8,12 +8,11 @@ from typing import Any
 from ar.model import NOISE_FLOOR
 from data import Pairs
 from orderer import OrdererConfig
-from orderer.evaluation.bootstrap import LEVEL
+from orderer.evaluation.bootstrap import DRAWS, LEVEL
 from orderer.evaluation.nearest import NEIGHBOURS
 from orderer.sequences import SequenceConfig
 from recipes.engine.settings import plain_settings
 from recipes.experiment import Experiment
-from recipes.finding import DRAWS
 from recipes.judging import Judge
 from recipes.rating import LARGEST, STRETCHES
 from recipes.reading import about_strings
@@ -22,6 +21,10 @@ from recipes.searching import about_searches
 
 ALIKE = ("split", "dtype", "ties", "rate", "judge", "features", "perceptual")
 """Of a protocol: what runs that are compared must have in common."""
+
+
+OF_IMAGES = frozenset({"retrieval", "classification", "reconstruction"})
+"""Tasks whose figures have intervals over images."""
 
 
 def protocol(
@@ -50,7 +53,7 @@ def protocol(
         "factors": _reading(experiment) if "factors" in tasks else None,
         "dtype": "models in float32, scores in float64, images in uint8",
         "ties": about_ties(),
-        "intervals": about_intervals() if "retrieval" in tasks else None,
+        "intervals": about_intervals() if OF_IMAGES.intersection(tasks) else None,
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
         "search": about_searches() if "search" in tasks else None,
@@ -72,7 +75,7 @@ def about_ties() -> str:
 
 
 def about_intervals() -> str:
-    """How the intervals of recalls were taken."""
+    """How the intervals over images were taken."""
     return (
         f"{LEVEL:.0%} of {DRAWS} draws of as many images, each with its captions, the gallery "
         "unchanged; percentiles, seed 0"

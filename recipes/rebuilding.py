@@ -13,7 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from orderer import prefix_lengths
-from orderer.evaluation import gain_maps, mean_psnr, mean_ssim, raster_leak
+from orderer.evaluation import gain_maps, intervals, mean_psnr, mean_ssim, psnr, raster_leak
+from orderer.evaluation.bootstrap import DRAWS
 from orderer.evaluation.ssim import WINDOW
 from orderer.objectives import Teacher, perceptual_distance
 from orderer.sequences import ImageSequence
@@ -51,8 +52,8 @@ def reconstruction(
 ) -> dict[str, Any]:
     """Figures at every prefix, and which part of the image each token improves.
 
-    PSNR and, where its window fits, SSIM; with a teacher the perceptual distance in its eyes; with
-    features the Fréchet distance to these very images.
+    PSNR, with its interval over images, and SSIM where its window fits; with a teacher the
+    perceptual distance in its eyes; with features the Fréchet distance to these very images.
     """
     fidelity = Fidelity(eyes.space, images) if eyes.space else None
     rebuilt = {k: decoded(orderer, tokens[:, :k]) for k in range(1, orderer.config.tokens + 1)}
@@ -63,10 +64,13 @@ def reconstruction(
     pictures.gain_maps(maps.numpy(), folder / "gains.png")
     cells = orderer.config.image_size // orderer.config.patch_size
     leak = raster_leak(maps, cells)
-    found = {
+    found: dict[str, Any] = {
         name: {str(k): measure(rebuilt[k]) for k in lengths}
         for name, measure in _measures(images, fidelity, eyes.teacher).items()
     }
+    each = torch.stack([psnr(images, rebuilt[k]) for k in lengths], dim=1)  # [N, J]
+    sure = intervals(each, torch.arange(len(each)), DRAWS)
+    found["intervals"] = {"psnr": dict(zip(map(str, lengths), sure, strict=True))}
     if fidelity:
         found["fidelity"] = {**fidelity.numbers(len(images)), **fidelity.halves()}
     order = {"raster_leak": leak.pop("largest"), "by_order": leak, "images": len(images)}

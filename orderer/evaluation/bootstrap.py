@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+DRAWS = 1_000
+"""As many as a result file is written with."""
 LEVEL = 0.95
 """Share of the draws within an interval, as many below as above."""
 

@@ -4,11 +4,14 @@ N images   C classes   T templates   E size of the embedding
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from .bootstrap import intervals
 from .retrieval import check_embeddings, check_places, expected_hits, standings, ties
 
 
@@ -30,12 +33,14 @@ def classification_metrics(
     ks: Sequence[int] = (1, 5),
     *,
     chunk: int = 1024,
-) -> dict[str, float]:
+    draws: int = 0,
+) -> dict[str, Any]:
     """Score every image against every class by a dot product in fp64.
 
     Returns:
         `top{k}`, the share of the images whose own class is among the k best, equal scores in
         random order, as in retrieval; and `ties`, the images whose class has the score of another.
+        With draws of images also `intervals`, for each share an `Interval`.
 
     Raises:
         ValueError: for half-precision or non-finite embeddings, a label of no class, another number
@@ -51,5 +56,10 @@ def classification_metrics(
     if len(outside):
         raise ValueError(f"a label must lie in 0..{len(classes) - 1}, got {int(outside[0])}")
     _, found = standings(classes, image_embeddings, labels, chunk)  # [N, 3]
-    hits = expected_hits(found, max(ks)).mean(dim=0)
-    return {f"top{k}": hits[k - 1].item() for k in ks} | {"ties": ties(found)}
+    hits = expected_hits(found, max(ks))[:, [k - 1 for k in ks]]  # [N, R]
+    names = [f"top{k}" for k in ks]
+    shares = dict(zip(names, hits.mean(dim=0).tolist(), strict=True)) | {"ties": ties(found)}
+    if not draws:
+        return shares
+    sure = intervals(hits, torch.arange(len(hits)), draws)
+    return shares | {"intervals": dict(zip(names, sure, strict=True))}

@@ -70,3 +70,13 @@ def test_another_number_of_labels_than_images_is_refused(number: int) -> None:
 def test_a_place_below_the_first_is_refused() -> None:
     with pytest.raises(ValueError, match=r"ks must be places from 1 on, got \[1, 0\]"):
         classification_metrics(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([0]), ks=(1, 0))
+
+
+def test_an_interval_is_as_wide_as_a_coin_thrown_as_often() -> None:
+    images = torch.eye(2).repeat(200, 1)
+    labels = torch.arange(400) // 2 % 2  # right in half of the cases
+    found = classification_metrics(images, torch.eye(2), labels, ks=(1,), draws=1000)
+    assert found["top1"] == 0.5
+    sure = found["intervals"]["top1"]
+    assert sure["standard_error"] == pytest.approx(0.5 / 400**0.5, rel=0.1)
+    assert sure["low"] == pytest.approx(0.5 - 1.96 * 0.025, abs=0.01)

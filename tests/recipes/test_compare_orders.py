@@ -16,7 +16,8 @@ from data import in_memory
 from orderer import Objectives
 from orderer.sequences import FixedOrder, load_sequence
 from recipes import evaluate, fit_order, train_ar, write_tokens
-from recipes.compare_orders import ARMS, Laboratory, check, of_arm
+from recipes.compare_orders import ARMS, Laboratory, of_arm
+from recipes.components import check_enough_cells
 from recipes.engine.cli import run as start
 from recipes.engine.sheets import GAP, MARGIN, TEXT_LINE
 from recipes.experiment import Experiment
@@ -284,6 +285,12 @@ def test_balance_is_paid_for_when_it_measures(tmp_path: Path) -> None:
     assert many == 2 * few
     assert 0 < balanced_few - few < few / 10  # less than one step more
     assert balanced_many - many == 2 * (balanced_few - few)
+
+
+def test_an_order_whose_components_are_of_too_few_images_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="order principal, need at least 3889 cells, got 100 of"):
+        check_enough_cells(of_arm(laboratory(tmp_path), "principal", 1, 0, tmp_path))
+    check_enough_cells(of_arm(laboratory(tmp_path), "raster", 1, 0, tmp_path))
 
 
 def test_a_budget_that_leaves_no_step_is_refused() -> None:
