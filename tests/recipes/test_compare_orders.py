@@ -288,7 +288,7 @@ def test_balance_is_paid_for_when_it_measures(tmp_path: Path) -> None:
 
 
 def test_an_order_whose_components_are_of_too_few_images_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="order principal, need at least 3889 cells, got 100 of"):
+    with pytest.raises(ValueError, match="order principal, need at least 769 cells, got 100 of"):
         check_enough_cells(of_arm(laboratory(tmp_path), "principal", 1, 0, tmp_path))
     check_enough_cells(of_arm(laboratory(tmp_path), "raster", 1, 0, tmp_path))
 
