@@ -6,6 +6,8 @@ r"""Which order is best? AR models on the tokens of many orders, at equal total 
         --data.source='[FLICKR8K]'
 
     raster, spiral, z, hilbert, centre_out   patches along a path
+    raster_whole  the same as raster, all channels of its AR model scaled as one: what it costs in
+                  noise that is the same for all
     shuffled      patches in one random order
     random        patches in a new random order for each image
     scales        averages of the whole, then of what they leave, at each finer scale
@@ -59,6 +61,7 @@ LEARNED = "learned"
 FIXED = get_args(Order)
 ARMS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     **{name: {"order": {"order": name}} for name in FIXED},
+    "raster_whole": {"order": {"order": "raster"}, "ar": {"scaling": "whole"}},
     "random": {"order": {"order": "raster"}, "ar": {"order": "random"}},
     LEARNED: {},
     "no_text": {"objectives": dict.fromkeys(TEXT_TERMS, 0.0)},

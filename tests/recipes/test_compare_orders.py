@@ -16,14 +16,22 @@ from data import in_memory
 from orderer import Objectives
 from orderer.sequences import FixedOrder, load_sequence
 from recipes import evaluate, fit_order, train_ar, write_tokens
-from recipes.compare_orders import ARMS, Laboratory, of_arm
+from recipes.compare_orders import ARMS, Laboratory, check, of_arm
 from recipes.components import check_enough_cells
 from recipes.engine.cli import run as start
 from recipes.engine.sheets import GAP, MARGIN, TEXT_LINE
 from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
-from recipes.orders_report import better, claim, gather, tables, write_orders_page
+from recipes.orders_report import (
+    SAVED,
+    SAVED_OF_WHOLE,
+    better,
+    claim,
+    gather,
+    tables,
+    write_orders_page,
+)
 from recipes.rating import saved
 from recipes.training_settings import ARTraining, OrdererTraining
 
@@ -185,6 +193,20 @@ def test_the_claim_follows_the_intervals(runs: Any) -> None:
     )
     assert words["Fréchet distance"] == "worse"
     assert words["captions followed"] == "better"
+
+
+def test_nats_are_also_compared_with_those_of_white_noise(runs: Any, tmp_path: Path) -> None:
+    even = {
+        ("raster_whole", s): written(tmp_path / f"even-{s}", 50.0 + s, 8.0, 0.5, True)
+        for s in (0, 1, 2)
+    }
+    arms = ("raster", "random", "learned", "raster_whole")
+    results = gather({**runs, **even}, dict.fromkeys(arms, COST))
+    learned = results["arms"]["learned"]["against_raster"]
+    assert learned[SAVED]["mean"] > 0 > learned[SAVED_OF_WHOLE]["mean"]
+    assert results["arms"]["raster_whole"]["against_raster"][SAVED]["mean"] > 0.4
+    words = [row[2] for row in claim(results).rows]
+    assert words[1:3] == ["better", "worse"]
 
 
 def test_one_seed_decides_nothing(runs: Any) -> None:
