@@ -31,6 +31,7 @@ from data.templates import check_templates
 from orderer import OrdererProcessor
 from recipes.engine.run import Run
 from recipes.engine.settings import at_least, share
+from recipes.known_templates import spelled_out
 
 TUNING = "tuning"
 """The name, as a split, of what training leaves out."""
@@ -69,7 +70,8 @@ class DataSettings:
     long ones come more often, below 0 bare phrases."""
     templates: tuple[str, ...] = ()
     """For labelled sets: what stage 1 puts each label into, `a photo of a {}`, one drawn for each
-    image and epoch; evaluation takes their mean. Conditions of stage 2 stay the bare labels."""
+    image and epoch; evaluation takes their mean. Conditions of stage 2 stay the bare labels.
+    `open_clip:openai` stands for the 80 templates of CLIP's authors, `open_clip:simple` for 7."""
     weights: tuple[float, ...] = ()
     """How often the folders come in training beside each other, each in epochs of its own; none:
     every pair of every folder comes once an epoch."""
@@ -90,6 +92,7 @@ class DataSettings:
         at_least(0, tuning_count=self.tuning_count)
         share(last_share=self.last_share, max_skipped=self.max_skipped)
         self._framing(image_size=1)
+        object.__setattr__(self, "templates", spelled_out(self.templates))
         check_templates(self.templates)
         if self.weights:
             thousandths(self.weights)

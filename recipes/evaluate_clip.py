@@ -3,7 +3,7 @@ r"""Measure a model of open_clip by the same code as an orderer, for comparison.
     python -m recipes.evaluate_clip --model=ViT-B-32@clip.safetensors --data.source='[FOLDER]' \
         --data.test=test --data.test_count=null --out=runs/clip
     python -m recipes.evaluate_clip classification --model=FOLDER --data.source='[cifar10]' \
-        --data.templates='["a photo of a {}", "a blurry photo of a {}"]'
+        --data.templates='[open_clip:openai]'
 
 Reads a model with both its sides, weights in safetensors; shows it images by its own preprocessing
 and captions by its own tokenizer, which cuts long ones. Its embedding of the whole image stands at
