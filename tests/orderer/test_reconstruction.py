@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
 from orderer.evaluation import mean_psnr, psnr
 
@@ -25,6 +26,15 @@ def test_it_equals_the_definition_and_does_not_wrap_around() -> None:
     assert torch.allclose(psnr(images, rebuilt), expected, atol=1e-5, rtol=0)
     assert torch.equal(psnr(images, rebuilt), psnr(rebuilt, images))
     assert mean_psnr(images, rebuilt) == pytest.approx(expected.mean().item(), abs=1e-5)
+
+
+def test_it_is_that_of_scikit_image() -> None:
+    images, rebuilt = random_images(2), random_images(3)
+    expected = [
+        peak_signal_noise_ratio(x.numpy(), y.numpy(), data_range=255)
+        for x, y in zip(images, rebuilt, strict=True)
+    ]
+    assert psnr(images, rebuilt).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_equal_images_get_a_finite_best() -> None:
