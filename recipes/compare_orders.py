@@ -21,9 +21,10 @@ r"""Which order is best? AR models on the tokens of many orders, at equal total 
 The fixed orders are made of principal components, those of patches but for `principal`, and have as
 many channels as the learned tokens. All arms have the same trunk, head, start, order of the data
 and total of operations: what the orderer's training and the encoding cost, an arm without one
-spends on more steps of its AR model. With each seed every arm is trained and measured: nats at the
-error that all reach, Frechet and kernel distances, whether captions are followed, without guidance
-and with, what the trunk understands, and what the order itself is like (`recipes.order_quality`).
+spends on more steps of its AR model (fitting components is not counted: some 2% for `principal`).
+With each seed every arm is trained and measured: nats at the error that all reach, Frechet and
+kernel distances, whether captions are followed, without guidance and with, what the trunk
+understands, and what the order itself is like (`recipes.order_quality`).
 
 Writes OUT/orders.json, OUT/orders.html and OUT/ARM-SEED of each run; `--processes` runs go side by
 side; `--resume` keeps what is done. For four times the budget give four times the steps.
