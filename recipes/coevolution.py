@@ -129,10 +129,8 @@ def _verdict(arm: str, against: Mapping[str, Any], stopped: set[str]) -> dict[st
     controls = [name for name in wanted if name in against]
     found = judged_by_all({name: against[name] for name in controls})
     if arm in stopped:
-        alone = dict.fromkeys(controls, STOPPED)
-        return {**found, "alone": alone, "sides": dict.fromkeys(DECIDING, STOPPED)} | {
-            "verdict": STOPPED
-        }
+        of_all = {"alone": dict.fromkeys(controls, STOPPED), "verdict": STOPPED}
+        return {**found, **of_all, "sides": dict.fromkeys(DECIDING, STOPPED)}
     found["alone"] |= dict.fromkeys(stopped & {*controls}, STOPPED)
     if lacking := [name for name in wanted if name not in controls or name in stopped]:
         return {**found, "verdict": UNCONTROLLED + " and ".join(lacking)}

@@ -7,7 +7,6 @@ and how well they are rebuilt.
     N images   K tokens   D channels of a token
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,8 +71,10 @@ def broken(start: Mapping[str, float], now: Mapping[str, float], limits: Limits)
             )
     for name in start:
         fall = FALLS.get(name.rstrip("0123456789"))
-        most = math.inf if fall is None else getattr(limits, fall)
-        if fall and not now[name] >= start[name] - most:
+        if fall is None:
+            continue
+        most = getattr(limits, fall)
+        if not now[name] >= start[name] - most:
             return (
                 f"{name} is {now[name]:.3g}, more than {most:g} below the {start[name]:.3g} that "
                 "it began with"
