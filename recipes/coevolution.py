@@ -43,6 +43,7 @@ from recipes.verdict import (
     SAVED_BY_PAIR,
     STOPPED,
     TRUNK,
+    UNASKED,
     UNCONTROLLED,
     WRITTEN,
     at_prefix,
@@ -127,12 +128,17 @@ def _verdict(arm: str, against: Mapping[str, Any], stopped: set[str]) -> dict[st
     """The verdict on an arm; none without its controls, nor where one did less than was given."""
     wanted = [name for name in CONTROLS.get(arm, OF_ANY) if name != arm]
     controls = [name for name in wanted if name in against]
-    found = judged_by_all({name: against[name] for name in controls})
     if arm in stopped:
         of_all = {"alone": dict.fromkeys(controls, STOPPED), "verdict": STOPPED}
-        return {**found, **of_all, "sides": dict.fromkeys(DECIDING, STOPPED)}
-    found["alone"] |= dict.fromkeys(stopped & {*controls}, STOPPED)
-    if lacking := [name for name in wanted if name not in controls or name in stopped]:
+        return {"measures": {}, **of_all, "sides": dict.fromkeys(DECIDING, STOPPED)}
+    sound = {name: against[name] for name in controls if name not in stopped}
+    if not sound:
+        sides = dict.fromkeys(DECIDING, UNASKED)
+        found: dict[str, Any] = {"measures": {}, "sides": sides, "alone": {}}
+    else:
+        found = judged_by_all(sound)
+    found["alone"] |= dict.fromkeys([name for name in controls if name in stopped], STOPPED)
+    if lacking := [name for name in wanted if name not in sound]:
         return {**found, "verdict": UNCONTROLLED + " and ".join(lacking)}
     return found
 

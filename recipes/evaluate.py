@@ -20,7 +20,8 @@ three of
     factors         linear maps read scenes from each prefix
     strings         a small network reads strings, from tokens and from codes of them
     likelihood      of test tokens
-    rate            what tokens cost (nats), and what they are good for (dB)
+    rate            what tokens cost (nats), and what they are good for (dB); looks at training
+                    images, too
     trunk           linear maps and the nearest neighbours read the AR model's states
     order           how even its positions are, and how early its tokens say what captions do
 

@@ -60,8 +60,8 @@ class Evaluation:
     probe_steps: int = 400
     """Training of the fresh readers of `probe`, and of the small models of `order`."""
     probe_scenes: int = 3000
-    """Images that linear probes are fitted on, and neighbours found among; those of `factors`,
-    scenes, are tested on a third as many."""
+    """Images that linear probes and the Gaussian of `rate` are fitted on, and neighbours found
+    among; those of `factors`, scenes, are tested on a third as many."""
     strings: StringReading = field(default_factory=StringReading)
     """How strings are read."""
 
@@ -72,4 +72,5 @@ class Evaluation:
         for scale in self.guidance_scales:
             at_least(0, guidance_scales=scale)
         at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
-        at_least(1, probe_steps=self.probe_steps, probe_scenes=self.probe_scenes)
+        at_least(1, probe_steps=self.probe_steps)
+        at_least(2, probe_scenes=self.probe_scenes)

@@ -74,10 +74,11 @@ def order_quality(
     area, whole = semantic_area(scores, chance=0.0), scores[lengths[-1]]
     number, steps = experiment.evaluation.scored, experiment.evaluation.probe_steps
     some = test[:number]
+    errors = errors_of_prefixes(sequence, some, pairs.images[:number], asked.fit.images)
     return {
         "alike": _alike(train, test, Schooling(steps=steps, seed=experiment.seed)),
         "gain": _gain(known, train, some, model),
-        "tokens": useless_tokens(_errors(sequence, some, pairs.images[:number], asked.fit.images)),
+        "tokens": useless_tokens(errors),
         "semantic_area": area,
         "semantic_first": area / whole if whole > 0 else None,
         "scores": {str(k): score for k, score in scores.items()},
@@ -116,7 +117,7 @@ def _gain(
     }
 
 
-def _errors(
+def errors_of_prefixes(
     sequence: ImageSequence,
     tokens: Float[Tensor, "N K D"],
     images: UInt8[Tensor, "N 3 S S"],

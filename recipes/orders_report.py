@@ -27,6 +27,7 @@ from recipes.paired import (
     figures,
     saved_nats,
 )
+from recipes.protocol import shared_protocol
 from recipes.rating import Curve, nats_at
 
 Results = Mapping[str, Any]
@@ -42,18 +43,19 @@ FOLLOWED = "followed"
 PRECISION, RECALL = "precision", "recall"
 UNGUIDED = "1"
 """The guidance scale that leaves the model as it is."""
+USELESS, AREA, POSITION = "useless tokens", "area of error", "position told above chance"
 LOWER_IS_BETTER = (
     NATS,
     TOGETHER,
     FRECHET,
     KERNEL,
-    "useless",
-    "area",
+    USELESS,
+    AREA,
     "gini of EQ",
     "gini of nats",
     "variation of nats",
     "lost without positions",
-    "position told",
+    POSITION,
     "raster leak",
 )
 ABOUT = (
@@ -62,13 +64,13 @@ ABOUT = (
     "gradients agree",
     "transfer",
     "lost without positions",
-    "position told",
+    POSITION,
     "gini of nats",
     "variation of nats",
     "semantic area",
     "semantic first",
-    "useless",
-    "area",
+    USELESS,
+    AREA,
     "raster leak",
     "entropy rank",
 )
@@ -91,6 +93,7 @@ CLAIMS: Mapping[str, str] = {
 
 def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     """Read what was measured of every arm and seed, and compare with raster where it ran."""
+    shared_protocol(runs.values())  # an older evaluation lacks what is read here
     measured = {run: json.loads((out / "evaluation.json").read_text()) for run, out in runs.items()}
     found = {run: each["results"]["separate"] for run, each in measured.items()}
     arms = list(dict.fromkeys(arm for arm, _ in runs))
@@ -175,8 +178,8 @@ def _figures(
         if quality[name] is not None:
             yield name.replace("_", " "), quality[name]
     if quality["tokens"] is not None:
-        yield "useless", quality["tokens"]["useless"]
-        yield "area", quality["tokens"]["area"]
+        yield USELESS, quality["tokens"]["useless"]
+        yield AREA, quality["tokens"]["area"]
     if quality["alike"]:
         yield from _alike(quality["alike"])
     for name in ("gini", "variation"):
@@ -208,7 +211,7 @@ def _alike(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         "gradients agree": alike["conflict"]["mean"],
         "transfer": alike["transfer"]["mean"],
         "lost without positions": alike["transfer"]["without_positions"],
-        "position told": found["positions"]["told"],
+        POSITION: found["positions"]["told"],
     }
     yield from ((name, value) for name, value in values.items() if value is not None)
 
@@ -408,9 +411,10 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
 
 def _about_nats(level: float) -> str:
     return (
-        f"Nats are of noisy tokens that leave {level:.1f} dB, in noise that is a share of each "
-        "channel's deviation: an order whose channels matter unequally pays for bits that hardly "
-        "show. By a Gaussian of all tokens, which is told no captions, both kinds of noise. "
+        f"Nats are of noisy tokens that leave {level:.1f} dB, in noise that is a share of what the "
+        "AR model scales each channel by. Where that is its own deviation, an order whose channels "
+        "matter unequally pays for bits that hardly show. By a Gaussian of all tokens, which is "
+        "told no captions, in that noise and in one that is the same for all channels. "
     )
 
 

@@ -138,7 +138,7 @@ def _rating(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
     return {
         "images": min(experiment.evaluation.scored, len(pairs)),
         "unit": "nats of all tokens of an image, an upper bound (variational diffusion), given its "
-        "caption; noise in deviations of each channel",
+        "caption; noise in what the AR model scales each channel by",
         "guesses": "the AR model's, or those for standard normal tokens where they are nearer, "
         f"in each of {STRETCHES} stretches of noise levels",
         "rebuilt": "from noisy tokens, or from what a Gaussian of all tokens together guesses from "

@@ -6,8 +6,9 @@ at, that guess is taken: levels that the model ignores would else decide what to
 noise costs in decibels is not charged where it can be taken out for nothing: a decoder that was
 trained in noise takes it out by itself, a linear one has it done by a Gaussian.
 
-Noise is a share of each channel's deviation. An order whose channels matter unequally, as principal
-components do, pays so for bits that hardly show; `white` says by a Gaussian how much.
+Noise is a share of what the AR model scales a channel by, its own deviation for most. An order
+whose channels matter unequally, as principal components do, pays then for bits that hardly show;
+`white` says by a Gaussian how much.
 """
 
 import math
@@ -29,7 +30,7 @@ from recipes.decoding import decoded
 from recipes.gaussian import Gaussian
 
 NOISES = (0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05)
-"""In deviations of each channel."""
+"""In what the AR model scales each channel by, its deviation for most."""
 CHUNK = 50
 """Images at once: their noise depends on it."""
 SEED = 0

@@ -11,9 +11,11 @@ the default takes under a minute.
 The orderer keeps stage 1's losses at full weight (but those whose networks it does not hand on: the
 adversarial one and the alignment of features), on replayed pairs. What stage 2 asks of it comes by
 one route (`train_joint.route`), weighed and capped where the two meet, at the tokens. The AR loss
-alone says nothing: it falls while tokens collapse. So rank, deviation, redundancy, drift, recall
-and error are watched on pairs set apart, and a training that breaks one of `train_joint.limits`
-stops itself, saves the models as they were at its last good checkpoint, and ends with exit code 4.
+alone says nothing: it falls while tokens collapse. So rank, deviation, redundancy, novelty, drift,
+recall and error are watched on pairs set apart, and a training that breaks one of
+`train_joint.limits` stops itself, saves the models as they were at its last good checkpoint, and
+ends with exit code 4. One whose averages alone break a limit in the end saves them, says so, and
+ends with 4 too.
 """
 
 from collections.abc import Iterable

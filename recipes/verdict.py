@@ -46,8 +46,7 @@ GUARDING: Mapping[str, tuple[str, ...]] = {
 WORDS = ("loses", "undecided", "kept", "gains")
 """On a measure, from the worst to the best."""
 MARGIN = 0.01
-"""Most that a measure may surely lose and still count as kept: of those that decide, all are shares
-of 1."""
+"""Most that a deciding measure may surely lose and still count as kept: all are shares of 1."""
 LEAST_SEEDS = 3
 """With fewer nothing is decided."""
 UNASKED = "not measured"
@@ -79,7 +78,8 @@ def judged(against: Sequence[Differences]) -> dict[str, Any]:
     """The verdict on an arm, from its differences to each control.
 
     A measure gains if the interval of its difference lies above 0, is kept if it lies above the
-    margin below 0, loses if below 0, and is undecided otherwise; of several controls, the one that
+    margin below 0, loses if below 0, and is undecided otherwise; a guarding one, whose unit is any,
+    loses whenever it lies below 0. Of several controls, the one that
     says least for the arm counts. A side loses if any of its measures does; of those that decide it
     gains if one does and none is undecided, is kept if all are.
 
@@ -89,9 +89,9 @@ def judged(against: Sequence[Differences]) -> dict[str, Any]:
     words: dict[str, dict[str, str]] = {}
     sides: dict[str, str] = {}
     for side, deciding in DECIDING.items():
-        decided = {name: _worst(against, name) for name in deciding}
+        decided = {name: _worst(against, name, MARGIN) for name in deciding}
         guarded = {
-            name: _worst(against, name)
+            name: _worst(against, name, 0.0)
             if any(_of_measure(differences, name) for differences in against)
             else UNASKED
             for name in GUARDING[side]
@@ -101,12 +101,12 @@ def judged(against: Sequence[Differences]) -> dict[str, Any]:
     return {"measures": words, "sides": sides, "verdict": _verdict(list(sides.values()))}
 
 
-def _worst(against: Sequence[Differences], measure: str) -> str:
+def _worst(against: Sequence[Differences], measure: str, margin: float) -> str:
     """What the control, and the prefix, that says least for the arm says."""
     found = [each for differences in against for each in _of_measure(differences, measure)]
     if not found:
         raise KeyError(measure)
-    return min(map(_word, found), key=WORDS.index)
+    return min((_word(each, margin) for each in found), key=WORDS.index)
 
 
 def _of_measure(differences: Differences, measure: str) -> list[Mapping[str, Any]]:
@@ -114,12 +114,12 @@ def _of_measure(differences: Differences, measure: str) -> list[Mapping[str, Any
     return [each for name, each in differences.items() if name.partition(PREFIX)[0] == measure]
 
 
-def _word(difference: Mapping[str, Any]) -> str:
+def _word(difference: Mapping[str, Any], margin: float) -> str:
     if len(difference["seeds"]) < LEAST_SEEDS:
         return "undecided"
     if difference["low"] > 0:
         return "gains"
-    if difference["low"] >= -MARGIN:
+    if difference["low"] >= -margin:
         return "kept"
     return "loses" if difference["high"] < 0 else "undecided"
 

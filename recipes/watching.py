@@ -12,7 +12,7 @@ from orderer import Orderer, OrdererProcessor, prefix_lengths
 from orderer.evaluation import (
     entropy_rank,
     explained_by_before,
-    explained_by_each,
+    explained_by_one_before,
     mean_psnr,
     participation_rank,
     rank_correlation,
@@ -22,7 +22,10 @@ from recipes.probing import tokens_of
 
 SAID = 0.01
 """Least novelty that a token had which can lose some."""
-SHOWN = "rank", "deviation", "redundancy", "order_drift", "recall", "psnr", "share", "cosine"
+SHOWN = (
+    *("rank", "deviation", "redundancy", "novelty", "order_drift"),
+    *("recall", "psnr", "share", "cosine"),
+)
 """In the line that people watch."""
 CHANGED = 16
 """Images of which one token after the other is taken away."""
@@ -108,8 +111,7 @@ class Watch:
 
 def novelty(tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "K"]:
     """Share of each token that no single one before it explains; 1 of the first."""
-    before = explained_by_each(tokens).tril(diagonal=-1)
-    return 1 - before.max(dim=1).values.clamp(max=1.0)
+    return 1 - explained_by_one_before(tokens)
 
 
 def kept_novelty(before: Float64[Tensor, "K"], after: Float64[Tensor, "K"]) -> float:

@@ -11,7 +11,7 @@ from .order import gain_maps, rank_correlation, raster_leak
 from .probe import FreshReader
 from .rank import entropy_rank, participation_rank
 from .reconstruction import mean_psnr, psnr
-from .redundancy import explained_by_before, explained_by_each
+from .redundancy import explained_by_before, explained_by_each, explained_by_one_before
 from .rerank import reranked_metrics
 from .retrieval import retrieval_metrics
 from .ssim import mean_ssim, ssim
@@ -28,6 +28,7 @@ __all__ = [
     "entropy_rank",
     "explained_by_before",
     "explained_by_each",
+    "explained_by_one_before",
     "fit_codes",
     "gain_maps",
     "intervals",

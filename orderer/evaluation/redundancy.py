@@ -41,6 +41,21 @@ def explained_by_before(tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "K"]:
     return torch.stack([standard.new_zeros(()), *shares])
 
 
+def explained_by_one_before(tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "K"]:
+    """Share of the variance of each token that the single token before it which tells most of it
+    explains; 0 of the first.
+
+    Raises:
+        ValueError: for fewer than 4 images.
+    """
+    of_tokens = _standard(tokens).unbind(1)
+    shares = [
+        max(_explained(one, other) for other in of_tokens[:k])
+        for k, one in enumerate(of_tokens[1:], start=1)
+    ]
+    return torch.stack([of_tokens[0].new_zeros(()), *shares])
+
+
 def _standard(tokens: Float[Tensor, "N K D"]) -> Float64[Tensor, "N K D"]:
     if len(tokens) < 4:
         raise ValueError(f"redundancy needs at least 4 images, got {len(tokens)}")

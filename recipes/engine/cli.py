@@ -2,9 +2,9 @@
 
 Exit codes: 0 done (a run that was asked to stop and saved included, where `preempted_code` names no
 other), 1 a full disk, a loss that is not finite, or defects from a recipe that looks for them, 2
-bad input, 3 a process gone from those that train together, 4 a stage 3 that stopped itself and
-saved its last good models, 130 interrupted by hand; everything else is a fault of the program and
-keeps its traceback.
+bad input, 3 a process gone from those that train together, 4 a stage 3 that broke a limit of its
+own, and saved, 130 interrupted by hand; everything else is a fault of the program and keeps its
+traceback.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from orderer.evaluation import explained_by_before, explained_by_each
+from orderer.evaluation import explained_by_before, explained_by_each, explained_by_one_before
 
 
 def tokens() -> torch.Tensor:
@@ -40,3 +40,9 @@ def test_a_token_that_is_constant_says_nothing_and_is_not_explained() -> None:
     for found in (each[1], each[[0, 2, 3], 1], before[1:2]):
         torch.testing.assert_close(found, nothing[: len(found)], atol=1e-6, rtol=0)
     assert each[2, 0] > 0.99
+
+
+def test_the_token_before_that_tells_most_is_found() -> None:
+    some = tokens()
+    each = explained_by_each(some).tril(diagonal=-1)
+    torch.testing.assert_close(explained_by_one_before(some), each.max(dim=1).values)

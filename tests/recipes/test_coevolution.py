@@ -217,6 +217,11 @@ def test_what_is_surely_lost_but_within_the_margin_is_kept() -> None:
     )
 
 
+def test_a_guard_has_no_margin() -> None:
+    little = {"low": -0.009, "high": -0.001, "seeds": SEEDS}
+    assert judged([{**ALL_KEPT, WRITTEN: little}])["verdict"] == "harm"
+
+
 def test_two_seeds_decide_nothing() -> None:
     of_two = {name: {**GAINED, "seeds": [0.01, 0.02]} for name in ALL_KEPT}
     assert judged([of_two])["verdict"] == "no gain"
@@ -224,7 +229,7 @@ def test_two_seeds_decide_nothing() -> None:
 
 def test_a_guard_that_was_not_measured_is_named() -> None:
     words = judged([{**ALL_KEPT, TRUNK: KEPT}])["measures"]["the AR model"]
-    assert (words[TRUNK], words[WRITTEN]) == ("kept", "not measured")
+    assert (words[TRUNK], words[WRITTEN]) == ("undecided", "not measured")
 
 
 def test_the_worst_prefix_decides() -> None:
@@ -332,11 +337,23 @@ def test_a_run_that_stopped_itself_is_named_and_not_judged(runs: Any, tmp_path: 
 
 
 def test_an_arm_is_not_judged_by_a_control_that_stopped_itself(runs: Any) -> None:
+    for seed in range(3):  # it would say "no gain"
+        runs["apart", seed] = runs["joint", seed]
+    runs["apart", 1] = runs["apart", 1].parent / "apart-1"
     write_record(runs["apart", 1] / "joint" / "orderer", {"joint": {"stopped": "at step 7"}})
     found = gather(runs, COMPUTE)["verdict"]["joint"]
     assert found["verdict"] == "no verdict without apart"
     assert found["alone"] == {"frozen": "both gain", "apart": "stopped itself"}
-    assert "stopped itself" not in found["sides"].values()
+    by_frozen = gather({run: out for run, out in runs.items() if run[0] != "apart"}, COMPUTE)
+    assert found["sides"] == by_frozen["verdict"]["joint"]["sides"]
+
+
+def test_without_a_control_that_went_on_nothing_is_said(runs: Any) -> None:
+    for arm in ("frozen", "apart"):
+        write_record(runs[arm, 1] / "joint" / "orderer", {"joint": {"stopped": "at step 7"}})
+    found = gather(runs, COMPUTE)["verdict"]["joint"]
+    assert found["verdict"] == "no verdict without frozen and apart"
+    assert set(found["sides"].values()) == {"not measured"}
 
 
 @pytest.mark.long

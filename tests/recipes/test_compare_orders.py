@@ -22,6 +22,7 @@ from recipes.engine.cli import run as start
 from recipes.engine.sheets import GAP, MARGIN, TEXT_LINE
 from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
+from recipes.order_quality import errors_of_prefixes
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_report import (
     SAVED,
@@ -220,7 +221,7 @@ def test_a_measure_that_an_arm_lacks_is_left_out_of_its_row(runs: Any) -> None:
     assert "lost without positions" not in about.columns  # nobody knows it
     assert random[about.columns.index("semantic first")] is None
     assert random[about.columns.index("gini of EQ")] is None
-    assert random[about.columns.index("area")] is None
+    assert random[about.columns.index("area of error")] is None
     assert random[about.columns.index("entropy rank")] is not None
 
 
@@ -231,7 +232,7 @@ def test_what_the_numbers_of_images_do_stands_beside_the_distances(runs: Any) ->
 
 
 def test_what_is_better_when_it_is_less_is_said_so() -> None:
-    assert better("Fréchet, best guidance") == better("nats") == better("useless") == -1
+    assert better("Fréchet, best guidance") == better("nats") == better("useless tokens") == -1
     assert better("followed, unguided") == better("trunk") == better("PSNR") == 1
 
 
@@ -396,8 +397,21 @@ def test_a_fixed_order_goes_through_the_same_stages(fixed: Experiment) -> None:
     results = found["results"]["separate"]
     assert set(results["reconstruction"]["psnr"]) == {"1", "2", "4", "8", "16"}
     assert len(results["order_quality"]["gain"]["at"]) == 16
-    assert 0 <= results["order_quality"]["alike"]["positions"]["accuracy"] <= 1
+    positions = results["order_quality"]["alike"]["positions"]
+    assert positions["told"] == pytest.approx((positions["accuracy"] - 1 / 16) / (15 / 16))
+    assert 0 < results["order_quality"]["tokens"]["area"] < 1
     assert found["protocol"]["decoder"]["order"] == "hilbert"
+
+
+def test_without_tokens_all_orders_leave_the_error_of_the_mean_image(fixed: Experiment) -> None:
+    images = fixed.data.open_test(TINY["image_size"]).images
+    of_order = load_sequence(fixed.out / "orderer")
+    errors = errors_of_prefixes(of_order, of_order.encode(images), images, images)
+    values = images.double() / 255
+    expected = (values - values.mean(dim=0)).square().mean(dim=(1, 2, 3))
+    assert errors.shape == (len(images), 17)
+    torch.testing.assert_close(errors[:, 0].double(), expected, atol=1e-6, rtol=1e-4)
+    assert bool((errors.mean(dim=0).diff() < 0).all())
 
 
 def test_arms_draw_side_by_side_what_each_draws_alone(fixed: Experiment, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_tiny_run_prints_a_table_and_writes_where_it_comes_from(
     order_controls.main(tiny)
     written = json.loads((tmp_path / "controls.json").read_text())
     assert list(written["results"]) == ["letters"] and written["seeds"] == [0, 1]
-    assert len(written["results"]["letters"]["position told"]["seeds"]) == 2
+    assert len(written["results"]["letters"]["position told above chance"]["seeds"]) == 2
     assert written["config"]["tokens"] == 4 and written["versions"]["torch"]
     assert "| letters" in capsys.readouterr().out
 
