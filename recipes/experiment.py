@@ -18,6 +18,7 @@ from orderer import OrdererConfig, OrdererProcessor, complete_settings
 from orderer.sequences import SequenceConfig
 from recipes.data_settings import DataSettings
 from recipes.engine.bf16 import Precision, fastest_precision
+from recipes.engine.cli import STOPPED_ITSELF
 from recipes.engine.execution import Execution
 from recipes.engine.run import Run
 from recipes.engine.saving import Saver
@@ -84,6 +85,11 @@ class Experiment:
         at_least(1, processes=self.processes, checkpoint_keep=self.checkpoint_keep)
         if not 0 <= self.preempted_code <= 255:
             raise ValueError(f"preempted_code must lie in 0..255, got {self.preempted_code}")
+        if 1 <= self.preempted_code <= STOPPED_ITSELF:
+            raise ValueError(
+                f"preempted_code must not be among 1..{STOPPED_ITSELF}, which say that something "
+                f"went wrong, got {self.preempted_code}"
+            )
         if self.checkpoint_in_background and self.execution.parallel == "sharded":
             raise ValueError(
                 "checkpoint_in_background is for models that every process holds whole, got true "

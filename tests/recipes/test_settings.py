@@ -9,6 +9,7 @@ from recipes.engine.settings import (
     scalars_named,
     settings_named,
 )
+from recipes.experiment import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +65,10 @@ def test_every_difference_is_named_with_both_values():
 def test_a_setting_that_came_or_went_is_named(saved, now, sentence):
     with pytest.raises(ValueError, match=sentence):
         check_same_settings(saved, now)
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4])
+def test_a_preempted_program_does_not_end_like_one_that_failed(code: int) -> None:
+    with pytest.raises(ValueError, match=rf"must not be among 1\.\.4, .* got {code}$"):
+        Experiment(preempted_code=code)
+    assert Experiment(preempted_code=75).preempted_code == 75
