@@ -116,6 +116,7 @@ def figures(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         "cosines below 0": each["conflict"]["below_zero"],
         "transfer": each["transfer"]["mean"],
         "lost without positions": each["transfer"]["without_positions"],
+        "lost one position off": each["transfer"]["shifted"],
         "position told above chance": measures["positions"]["told"],
     }
     yield from ((name, value) for name, value in values.items() if value is not None)

@@ -55,6 +55,7 @@ LOWER_IS_BETTER = (
     "gini of nats",
     "variation of nats",
     "lost without positions",
+    "lost one position off",
     POSITION,
     "raster leak",
 )
@@ -64,6 +65,7 @@ ABOUT = (
     "gradients agree",
     "transfer",
     "lost without positions",
+    "lost one position off",
     POSITION,
     "gini of nats",
     "variation of nats",
@@ -211,6 +213,7 @@ def _alike(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         "gradients agree": alike["conflict"]["mean"],
         "transfer": alike["transfer"]["mean"],
         "lost without positions": alike["transfer"]["without_positions"],
+        "lost one position off": alike["transfer"]["shifted"],
         POSITION: found["positions"]["told"],
     }
     yield from ((name, value) for name, value in values.items() if value is not None)

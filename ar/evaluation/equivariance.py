@@ -89,5 +89,6 @@ def equivariance(moved: Transfer, cosines: Float[Tensor, "P P"]) -> dict[str, An
             "mean": moved.mean,
             "shares": list(moved.shares),
             "without_positions": moved.without_positions,
+            "shifted": moved.shifted,
         },
     }

@@ -5,9 +5,11 @@
 For each bin a small model learns all positions but those, and is then asked there. It is told no
 position, for it could not know one that it was never shown; it may count the tokens it has seen. It
 is measured between a blind model (0: it knows the marginal) and one that learned everywhere and is
-told the position (1: all that can be gained).
+told the position (1: all that can be gained). On the same scale: what is lost without any position,
+and what the model that is told one loses where it is told the one before.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +61,9 @@ class Transfer:
     for sure, by the model that learned there."""
     without_positions: float | None
     """Share of all that is to be gained which a model loses that is told no position."""
+    shifted: float | None
+    """The same of a model that learned everywhere, where each token but the first is told the
+    position before its own; above 1 where that is worse than to see nothing."""
 
     @property
     def mean(self) -> float | None:
@@ -92,16 +97,21 @@ def transfer(
     how = schooling or Schooling()
     length = train.tokens.shape[1]
     marginal = _losses(_schooled(make, train, how, blind=True), test, blind=True)  # [C, K]
-    gained = marginal - _losses(_schooled(make, train, how), test)
+    whole = _schooled(make, train, how)
+    gained = marginal - _losses(whole, test)
+    shifted = marginal - _losses(_told_the_one_before(whole), test)
     untold = marginal - _losses(_schooled(make, train, how, told=False), test)
     shares = []
     for part in position_bins(length, bins):
         others = _schooled(make, train, how, left_out=part, told=False)
         elsewhere = marginal - _losses(others, test)
         shares.append(_share(elsewhere[:, part], gained[:, part]))
-    kept = _share(untold, gained)
-    lost = None if kept is None else 1 - kept
-    return Transfer(gains=gained, shares=shares, without_positions=lost)
+    return Transfer(
+        gains=gained,
+        shares=shares,
+        without_positions=_lost(untold, gained),
+        shifted=_lost(shifted[:, 1:], gained[:, 1:]),
+    )
 
 
 def _schooled(
@@ -134,10 +144,23 @@ def _schooled(
 
 def _forget_positions(model: ARModel) -> None:
     """Make every position look alike, for good."""
-    for name, weight in model.named_parameters():
-        if name.endswith("positions"):  # the trunk's, and those of a head that reads tokens too
-            torch.nn.init.zeros_(weight)
-            weight.requires_grad_(False)
+    for table in _positions(model):
+        torch.nn.init.zeros_(table)
+        table.requires_grad_(False)
+
+
+@torch.no_grad()
+def _told_the_one_before(model: ARModel) -> ARModel:
+    """A copy that takes each position but the first for the one before it."""
+    misled = copy.deepcopy(model)
+    for table in _positions(misled):
+        table.copy_(table.roll(1, dims=0))
+    return misled
+
+
+def _positions(model: ARModel) -> list[torch.nn.Parameter]:
+    """The trunk's, and those of a head that reads tokens too: a row for each."""
+    return [table for name, table in model.named_parameters() if name.endswith("positions")]
 
 
 @torch.no_grad()
@@ -150,6 +173,12 @@ def _losses(model: ARModel, test: Sequences, *, blind: bool = False) -> Float[Te
         for chosen in torch.arange(len(test)).tensor_split(CHUNKS)
     ]
     return torch.stack(of_chunks).double()
+
+
+def _lost(gained: Float[Tensor, "C k"], most: Float[Tensor, "C k"]) -> float | None:
+    """The share of what can be gained that is not."""
+    kept = _share(gained, most)
+    return None if kept is None else 1 - kept
 
 
 def _share(gained: Float[Tensor, "C k"], most: Float[Tensor, "C k"]) -> float | None:

@@ -81,7 +81,7 @@ def test_tokens_of_other_sequences_give_nothing_so_there_is_no_figure() -> None:
 
 def test_the_figure_is_the_mean_of_three() -> None:
     gains = torch.tensor([0.0, 2.0]).double().expand(16, 2)
-    moved = Transfer(gains=gains, shares=[0.2, 0.6], without_positions=0.0)
+    moved = Transfer(gains=gains, shares=[0.2, 0.6], without_positions=0.0, shifted=None)
     cosines = torch.tensor([[1.0, -0.5], [-0.5, 1.0]]).double()
     found = equivariance(moved, cosines)
     assert found["gain"]["gini"] == pytest.approx(0.5)

@@ -7,9 +7,10 @@ from torch import Tensor
 from ar import ARConfig, ARModel, Condition
 from ar.evaluation import Schooling, Sequences, Transfer, transfer
 from ar.evaluation.sequences import fresh, learn
-from ar.evaluation.transfer import _forget_positions, _share
+from ar.evaluation.transfer import _forget_positions, _positions, _share, _told_the_one_before
 
 SHORT = Schooling(steps=30, batch_size=32, learning_rate=5e-3)
+LONGER = Schooling(steps=150, batch_size=32, learning_rate=5e-3)
 
 
 def make(**settings: object) -> ARModel:
@@ -26,8 +27,8 @@ def following(number: int, signs: tuple[int, ...]) -> Sequences:
     return Sequences(tokens=torch.stack(tokens, dim=1))
 
 
-def of(*signs: int) -> Transfer:
-    return transfer(make, following(500, signs), following(200, signs), bins=2, schooling=SHORT)
+def of(*signs: int, schooling: Schooling = SHORT) -> Transfer:
+    return transfer(make, following(500, signs), following(200, signs), bins=2, schooling=schooling)
 
 
 def test_one_rule_serves_where_it_was_not_learned_and_its_opposite_does_not() -> None:
@@ -37,11 +38,26 @@ def test_one_rule_serves_where_it_was_not_learned_and_its_opposite_does_not() ->
     assert alike.mean is not None and opposed.mean is not None and alike.mean > opposed.mean
 
 
+def test_one_position_off_costs_little_by_one_rule_and_all_by_rules_that_take_turns() -> None:
+    alike, in_turn = of(1, 1, 1, 1, 1), of(1, -1, 1, -1, 1, schooling=LONGER)
+    assert alike.shifted is not None and alike.shifted < 0.2
+    assert in_turn.shifted is not None and in_turn.shifted > 1
+
+
+@pytest.mark.parametrize("head", ["flow", "in_trunk"])
+def test_one_position_off_is_the_model_whose_rows_were_moved(head: str) -> None:
+    model = make(head=head)
+    misled = _told_the_one_before(model)
+    for moved, table in zip(_positions(misled), _positions(model), strict=True):
+        assert torch.equal(moved[1:], table[:-1]) and torch.equal(moved[0], table[-1])
+    assert len(_positions(model)) == {"flow": 1, "in_trunk": 2}[head]
+
+
 def test_where_nothing_is_to_be_gained_nothing_is_shared() -> None:
     alone = [Sequences(tokens=torch.randn(number, 6, 2)) for number in (200, 100)]
     found = transfer(make, *alone, bins=3, schooling=Schooling(steps=5))
     assert list(found.shares) == [None] * 3
-    assert found.without_positions is None and found.mean is None
+    assert found.without_positions is None and found.shifted is None and found.mean is None
 
 
 def test_a_share_is_of_what_can_be_gained_where_surely_something_can() -> None:
@@ -54,7 +70,8 @@ def test_a_share_is_of_what_can_be_gained_where_surely_something_can() -> None:
 
 
 def test_the_mean_takes_what_misleads_for_nothing() -> None:
-    found = Transfer(gains=torch.ones(16, 4), shares=[-3.0, 1.2, None, 0.5], without_positions=0.0)
+    shares = [-3.0, 1.2, None, 0.5]
+    found = Transfer(gains=torch.ones(16, 4), shares=shares, without_positions=0.0, shifted=0.0)
     assert found.mean == pytest.approx(0.5)
 
 

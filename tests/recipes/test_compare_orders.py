@@ -80,7 +80,7 @@ def written(out: Path, nats: float, frechet: float, right: float, quality: bool 
             "eq": 0.5,
             "gain": {"gini": 0.4},
             "conflict": {"mean": 0.2},
-            "transfer": {"mean": 0.4, "without_positions": None},
+            "transfer": {"mean": 0.4, "without_positions": None, "shifted": 0.3},
         },
         "positions": {"told": 0.6},
     }
