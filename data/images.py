@@ -23,6 +23,8 @@ MAX_PIXELS = 25_000_000
 """At most 280 MB while they are decoded: a 20 kB file can hold a thousand times more."""
 MAX_COSTLY_PIXELS = 16_000_000
 """Of a WebP file and of a JPEG file in CMYK, which take twice as much for a pixel."""
+MAX_WEBP_SIDE = 16_383
+"""By the format."""
 MAX_ASPECT = 20
 """Longer side over shorter; past it a centre crop shows nothing of the image."""
 QUALITY = 95
@@ -139,11 +141,23 @@ def resize(
 
 
 def encode_image(image: UInt8[np.ndarray, "H W 3"], image_format: ImageFormat = "png") -> bytes:
-    """Write an image file: png loses nothing, jpg and webp are of quality 95."""
+    """Write an image file: png loses nothing, jpg and webp are of quality 95.
+
+    Raises:
+        DamagedImage: for what `decode_image` would refuse to read again.
+    """
+    height, width = image.shape[:2]
+    is_webp = image_format == "webp"
+    _check_size(width, height, MAX_COSTLY_PIXELS if is_webp else MAX_PIXELS)
+    if is_webp and max(width, height) > MAX_WEBP_SIDE:
+        raise DamagedImage("image too large")
     file = io.BytesIO()
     kind = "JPEG" if image_format == "jpg" else image_format.upper()
     Image.fromarray(image).save(file, format=kind, quality=QUALITY)
-    return file.getvalue()
+    raw = file.getvalue()
+    if len(raw) > MAX_IMAGE_BYTES:
+        raise DamagedImage("image too large")
+    return raw
 
 
 def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from .atomic import written_whole
+from .bare_image import DamagedImage
 from .images import Fit, ImageFormat, encode_image, fit_image, image_format
 from .manifest import (
     Manifest,
@@ -165,6 +166,8 @@ class _Begun:
         for path in self.shards:
             check_length(path, self.manifest["shards"][path.name])
         if not self.split["complete"]:
+            if not self.shards:  # what was read for the first one is lost with it
+                self.split.update({"read": 0, "last": "", "skipped": {}})
             self._path().unlink(missing_ok=True)  # written, but the manifest was not
             for path in folder.glob(f".{split}-??????.*.tmp"):
                 path.unlink()
@@ -304,7 +307,10 @@ def _ready(sample: Sample, encoding: Encoding) -> _Ready | Damaged:
     if isinstance(sample, StoredPair) and suffix == found and image is pair.image:
         raw = sample.image
     else:
-        raw = encode_image(image, suffix)
+        try:
+            raw = encode_image(image, suffix)
+        except DamagedImage as error:
+            return Damaged(key=pair.key, reason=str(error))
     files = {suffix: raw, "txt": "\n".join(pair.captions).encode()}
     if pair.label is not None:
         files[LABEL_SUFFIX] = pair.label.encode()

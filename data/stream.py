@@ -7,8 +7,8 @@ Reading by number, as `Batches` does, promises more. Here
   all readers together has every sample once. But each goes on to its next epoch when its own shards
   are through, and those with fewer samples sooner: later epochs mix, and with them how often a
   sample has come, which evens out as the shares are drawn anew;
-- the batches depend on the seed, on the numbers of processes and of readers, and on the step that
-  the run began with. One that is resumed at step 700 begins a new epoch, which has the number 700:
+- the batches depend on the seed, on the numbers of processes and of readers, and on the batch that
+  the run began with. One that is resumed at batch 700 begins a new epoch, which has the number 700:
   what it has not yet seen of the epoch that was cut short waits for that new one.
 """
 

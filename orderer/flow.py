@@ -100,7 +100,7 @@ def logit_normal_density(
     inside = t.clamp(smallest, 1 - smallest)
     away = (inside.logit() - location) / scale
     height = (-0.5 * away.square()).exp() / (scale * math.sqrt(2 * math.pi))
-    return height / (inside * (1 - inside))
+    return (height / (inside * (1 - inside))).where(t == inside, 0.0)
 
 
 def min_snr(t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:

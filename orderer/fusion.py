@@ -77,7 +77,7 @@ class Fusion(nn.Module):
         write, or UNKNOWN for padding and for pieces that it cannot.
         """
         numbers = text if self.pieces is None else numbered(text, self.pieces)
-        return numbers.where(spoken(text), UNKNOWN)[:, 1:]
+        return numbers.where(spoken(text), UNKNOWN)[:, 1:].long()
 
     def piece(self, number: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """The word pieces that outputs of `write` stand for."""

@@ -16,7 +16,7 @@ Order = Literal[
     "principal",
     "noise",
 ]
-"""Orders of one token for each patch."""
+"""Paths over the patches have one token for each; how many the others have, see `tokens`."""
 
 
 class SequenceConfig(CheckedConfig):

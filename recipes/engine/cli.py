@@ -137,8 +137,8 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
 def _spell_out(argv: Sequence[str], switches: set[str]) -> Iterator[str]:
     """A bare `--resume` means `--resume=true`."""
     for argument, following in pairwise([*argv, "--"]):
-        is_bare = argument.removeprefix("--") in switches and following.startswith("--")
-        yield f"{argument}=true" if is_bare else argument
+        is_switch = argument.startswith("--") and argument[2:] in switches
+        yield f"{argument}=true" if is_switch and following.startswith("--") else argument
 
 
 def _config_files(arguments: Sequence[str]) -> Iterator[Path]:

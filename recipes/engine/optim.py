@@ -144,8 +144,10 @@ def _joint_norm(gradients: Sequence[Tensor]) -> Tensor:
     if not shared:
         return nn.utils.get_total_norm(gradients)
     own = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
-    norm = nn.utils.get_total_norm(shared)
-    return torch.stack([norm.full_tensor(), nn.utils.get_total_norm(own)]).norm()  # type: ignore[attr-defined]
+    norm = nn.utils.get_total_norm(shared).full_tensor()  # type: ignore[attr-defined]
+    if not own:  # whose norm would lie on the CPU
+        return norm
+    return torch.stack([norm, nn.utils.get_total_norm(own)]).norm()
 
 
 def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], JSON]:

@@ -36,6 +36,29 @@ def test_lossy_formats_give_back_nearly_the_same(image_format: bounds.ImageForma
     assert np.abs(again.astype(int) - GREY).mean() < 3
 
 
+@pytest.mark.parametrize(
+    ("size", "image_format", "reason"),
+    [
+        ((4_001, 4_000), "webp", "image too large"),
+        ((900, 16_384), "webp", "image too large"),
+        ((2, 41), "png", "image too narrow"),
+    ],
+)
+def test_what_would_not_be_read_again_is_not_written(
+    size: tuple[int, int], image_format: bounds.ImageFormat, reason: str
+) -> None:
+    with pytest.raises(DamagedImage, match=reason):
+        encode_image(np.zeros((*size, 3), np.uint8), image_format)
+
+
+def test_a_file_that_would_be_too_long_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_IMAGE_BYTES", len(encode_image(GREY)))
+    encode_image(GREY)
+    monkeypatch.setattr(bounds, "MAX_IMAGE_BYTES", len(encode_image(GREY)) - 1)
+    with pytest.raises(DamagedImage, match="image too large"):
+        encode_image(GREY)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     white = Image.new("RGB", (5, 4), "white").convert(mode)
@@ -89,8 +112,9 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 
 
 def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = encode_image(GREY)
     monkeypatch.setattr(bounds, "MAX_IMAGE_BYTES", 10)
-    assert reason_of(encode_image(GREY)) == "image too large"
+    assert reason_of(raw) == "image too large"
 
 
 def test_a_thread_of_pixels_is_refused() -> None:

@@ -236,6 +236,35 @@ def test_a_full_disk_leaves_the_finished_shards_good_and_nothing_half(
     assert contents(tmp_path / "full") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("fails_at", ["_write_tar", "save_index"])
+def test_a_full_disk_at_the_first_shard_loses_no_pair(
+    tmp_path: Path, make_pairs: MakePairs, monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    pairs: list[Pair | Damaged] = [Damaged(key="x", reason="no image"), *make_pairs(5)]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, fails_at, full)
+        with pytest.raises(OSError, match="No space left"):
+            write_shards(tmp_path / "full", "train", pairs, per_shard=3)
+    write_shards(tmp_path / "full", "train", pairs, per_shard=3)
+    write_shards(tmp_path / "whole", "train", pairs, per_shard=3)
+    assert contents(tmp_path / "full") == contents(tmp_path / "whole")
+
+
+def test_an_image_that_the_format_cannot_hold_is_left_out_and_counted(
+    tmp_path: Path, make_pairs: MakePairs
+) -> None:
+    long = Pair(key="long", image=np.zeros((900, 16_400, 3), np.uint8), captions=("long",))
+    manifest = write_shards(
+        tmp_path, "train", [long, *make_pairs(2)], encoding=Encoding(format="webp")
+    )
+    split = manifest["splits"]["train"]
+    assert (split["samples"], split["skipped"]) == (2, {"image too large": 1})
+
+
 def interrupted(folder: Path, pairs: list[Pair], after: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_shards(folder, "train", stopping(pairs, after), per_shard=3)

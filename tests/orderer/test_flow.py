@@ -113,7 +113,8 @@ def test_a_density_is_that_of_the_drawn_timesteps() -> None:
     for power in (1, 2, 3):
         expected = (density * t**power).mean().item()
         assert drawn.pow(power).mean().item() == pytest.approx(expected, rel=0.05)
-    assert logit_normal_density(torch.tensor([0.0, 1.0]), -2.0).tolist() == pytest.approx([0, 0])
+    for scale in (1.0, 5.0):
+        assert logit_normal_density(torch.tensor([0.0, 1.0]), -2.0, scale).tolist() == [0, 0]
 
 
 def test_a_shift_divides_the_noise_ratio_and_keeps_both_ends() -> None:

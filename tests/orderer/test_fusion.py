@@ -118,6 +118,7 @@ def test_a_likelihood_is_the_sum_of_its_steps(
     writer: Orderer, tokens: Tensor, text: Tensor
 ) -> None:
     at_once = writer.caption_likelihood(tokens[:, :3], text)
+    assert torch.equal(writer.caption_likelihood(tokens[:, :3], text.int()), at_once)
     pieces = writer.config.caption_pieces
     for row, caption in enumerate(text.tolist()):
         total = 0.0

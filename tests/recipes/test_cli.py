@@ -106,6 +106,10 @@ def test_a_bare_switch_means_true(argv, resume):
     assert read("--data=d", *argv).resume is resume
 
 
+def test_a_value_may_be_called_like_a_switch():
+    assert read("--data", "resume", "--clip=1").data == Path("resume")
+
+
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
