@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -81,7 +82,9 @@ class CheckedConfig(PreTrainedConfig):
             )
         for key, value in sorted(kwargs.items()):
             if key not in PASSED_ON and not key.startswith("_"):
-                raise ValueError(f"{name} has no setting named {key}, got {value!r} for it")
+                near = get_close_matches(key, [field.name for field in fields(self)], n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name} has no setting named {key}, got {value!r} for it{hint}")
         super().__post_init__(**kwargs)
         for field in fields(self):
             if field.name not in INHERITED:

@@ -45,6 +45,7 @@ TASKS = ("retrieval", "reconstruction", "probe")
 class Ablation(Experiment):
     """An experiment, run in several ways."""
 
+    out: Path = Path("runs/ablation")
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (0, 1, 2)
 

@@ -78,6 +78,7 @@ TASKS: tuple[Task, ...] = ("generation", "fidelity", "likelihood")
 class Comparison(Experiment):
     """An experiment whose second stage runs with several heads."""
 
+    out: Path = Path("runs/heads")
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (0,)
     guidance_scales: tuple[float, ...] = (1.0, 1.5)

@@ -87,6 +87,7 @@ TASKS: tuple[Task, ...] = (
 class Laboratory(Experiment):
     """An experiment whose images become sequences in several ways."""
 
+    out: Path = Path("runs/orders")
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (0, 1, 2)
     guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.5)

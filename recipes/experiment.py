@@ -35,14 +35,17 @@ class Experiment:
     """Folder of everything that the stages write."""
     data: DataSettings = field(default_factory=DataSettings)
     orderer: dict[str, Any] = field(default_factory=dict)
-    """Settings of `orderer.OrdererConfig` that differ from its defaults; `features` and `text` may
-    name a tower of another library, as `orderer.start` says."""
+    """Settings of `orderer.OrdererConfig` that differ from its defaults: image_size, patch_size,
+    tokens, token_dim, token_noise and others, all of which stand in orderer/config.py; `features`
+    and `text` may name a tower of another library, as `orderer.start` says."""
     order: dict[str, Any] = field(default_factory=dict)
     """Settings of `orderer.sequences.SequenceConfig`, for `recipes.fit_order`: a fixed order in the
-    orderer's place, with its patches, and as many channels."""
+    orderer's place, with its patches, and as many channels; they stand in
+    orderer/sequences/config.py."""
     ar: dict[str, Any] = field(default_factory=dict)
-    """Settings of `ar.ARConfig` that differ from its defaults; `trunk` may name a decoder of
-    another library, as `ar.start` says."""
+    """Settings of `ar.ARConfig` that differ from its defaults: head, condition, width, layers,
+    timesteps and others, all of which stand in ar/config.py; `trunk` may name a decoder of another
+    library, as `ar.start` says."""
     train_orderer: OrdererTraining = field(default_factory=OrdererTraining)
     train_ar: ARTraining = field(default_factory=ARTraining)
     train_joint: JointTraining = field(default_factory=JointTraining)
@@ -50,6 +53,7 @@ class Experiment:
     """How images are generated."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0
+    """Of the models' starts, the order of the data and all noise."""
     precision: Precision = field(default_factory=fastest_precision)
     """Of the matrix products in training, bf16 where the processor has instructions for it; weights
     and losses stay in fp32."""

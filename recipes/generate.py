@@ -1,6 +1,7 @@
 r"""Draw images from captions with a trained orderer and AR model.
 
-    python -m recipes.generate --models=runs/demo --captions='["a red ring at centre"]'
+    python -m recipes.generate --models=runs/demo \
+        --captions='["a small red ring at centre on a dark ground"]'
     python -m recipes.generate --models=runs/demo --captions='["a red ring at centre"]' \
         --search.candidates=8
 

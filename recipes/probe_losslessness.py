@@ -35,6 +35,7 @@ TASKS = ("reconstruction", "strings")
 class Losslessness(Experiment):
     """An experiment on strings, run with several numbers of tokens and seeds."""
 
+    out: Path = Path("runs/losslessness")
     tokens: tuple[int, ...] = (2, 4, 8, 16)
     """Lengths K of the sequences; `orderer.token_dim` is their D."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -79,6 +79,7 @@ OF_RASTER: tuple[Task, ...] = (*OF_FRESH, "trunk")
 class Coevolution(Experiment):
     """An experiment whose third stage runs in several ways."""
 
+    out: Path = Path("runs/coevolution")
     arms: tuple[str, ...] = (*ARMS, RASTER)
     seeds: tuple[int, ...] = (0, 1, 2)
 

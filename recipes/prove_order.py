@@ -34,6 +34,7 @@ TASKS = ("retrieval", "reconstruction", "factors")
 class Policies(Experiment):
     """An experiment on scenes, run with each caption policy and several seeds."""
 
+    out: Path = Path("runs/policies")
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,8 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -182,8 +183,10 @@ def _check_keys(values: object, config_class: type, name: str, path: Path) -> No
         raise ValueError(f"in config file {path}, {what} must hold keys and values, got {values}")
     types = get_type_hints(config_class)
     for key, value in values.items():
-        if key not in {field.name for field in _fields(config_class)}:
-            raise ValueError(f"in config file {path}, unknown key {name}{key}")
+        known = [field.name for field in _fields(config_class)]
+        if key not in known:
+            hint = _meant(str(key), known)
+            raise ValueError(f"in config file {path}, unknown key {name}{key}{hint}")
         if dataclasses.is_dataclass(types[key]):
             _check_keys(value, types[key], f"{name}{key}.", path)
 
@@ -209,12 +212,23 @@ def _readable(message: str, config_class: type) -> str:
     kind = dict(_settings(config_class)).get(found[1]) if found else None
     if found and kind:
         return f"{found[1]} must be {_type_name(kind)}, got {found[2].strip()}"
-    return message
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)", message)
+    return message + (_meant(unknown[1], dict(_settings(config_class)), "--") if unknown else "")
+
+
+def _meant(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """The known name that is nearest to a wrong one, as the end of a sentence, if any is near."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f"; did you mean {dashes}{near[0]}?" if near else ""
 
 
 def _type_name(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is tuple:
+        each, *others = get_args(kind)
+        number = "" if Ellipsis in others else f" of {1 + len(others)}"
+        return f"a list{number} in brackets, each {_type_name(each)}"
     name = kind.__name__ if type(kind) is type else str(kind)
     return name.replace("typing.", "").replace("None", "null")
 

@@ -113,9 +113,10 @@ def test_a_value_may_be_called_like_a_switch():
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("--widht=3", "unrecognized arguments: --widht=3"),
-        ("--inner.widht=3", "unrecognized arguments: --inner.widht=3"),
-        ("--inner.wid=3", "unrecognized arguments: --inner.wid=3"),
+        ("--zzz=3", "unrecognized arguments: --zzz=3"),
+        ("--reusme=1", "unrecognized arguments: --reusme=1; did you mean --resume?"),
+        ("--inner.widht=3", "unrecognized arguments: --inner.widht=3; did you mean --inner.width?"),
+        ("--inner.wid=3", "unrecognized arguments: --inner.wid=3; did you mean --inner.width?"),
         ("stray", "unrecognized arguments: stray"),
         ("--inner.width=wide", "inner.width must be int, got wide"),
         ("--inner.width=1.5", "inner.width must be int, got 1.5"),
@@ -124,8 +125,8 @@ def test_a_value_may_be_called_like_a_switch():
         ("--clip=x", "clip must be float | null, got x"),
         ("--clip=0", "clip must be above 0, got 0.0"),
         ("--resume=maybe", "resume must be bool, got maybe"),
-        ("--names=3", "names must be tuple[str, ...], got 3"),
-        ("--betas=[1]", "betas must be tuple[float, float], got [1]"),
+        ("--names=3", "names must be a list in brackets, each str, got 3"),
+        ("--betas=[1]", "betas must be a list of 2 in brackets, each float, got [1]"),
         ("--config=no.yaml", "there is no config file no.yaml"),
     ],
 )
@@ -141,7 +142,7 @@ def test_a_missing_value_is_refused(capsys):
     ("text", "sentence"),
     [
         ("widht: 7", "unknown key widht"),
-        ("inner:\n  widht: 7", "unknown key inner.widht"),
+        ("inner:\n  widht: 7", "unknown key inner.widht; did you mean width?"),
         ("inner:\n  width: seven", "inner.width must be int, got seven"),
         ("inner:\n  width: -7", "width must be at least 1, got -7"),
         ("inner: 3", "inner must hold keys and values, got 3"),

@@ -163,8 +163,14 @@ def test_a_caption_to_draw_longer_than_the_context_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--train_orderer.stesp=3"], "unrecognized arguments: --train_orderer.stesp=3"),
-        (["--orderer={toknes: 3}"], "OrdererConfig has no setting named toknes, got 3 for it"),
+        (
+            ["--train_orderer.stesp=3"],
+            "unrecognized arguments: --train_orderer.stesp=3; did you mean --train_orderer.steps?",
+        ),
+        (
+            ["--orderer={toknes: 3}"],
+            "OrdererConfig has no setting named toknes, got 3 for it; did you mean tokens?",
+        ),
         (["--train_orderer.steps=many"], "train_orderer.steps must be int, got many"),
         (["--train_orderer.steps=0"], "steps must be at least 1, got 0"),
         (["--train_orderer.objectives.text_ramp=0"], "text_ramp must be at least 1, got 0"),
@@ -186,7 +192,7 @@ def test_an_unknown_key_in_a_file_is_refused(refusal: Any, tmp_path: Path) -> No
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml.safe_dump({"train_ar": {"stesp": 3}}))
     said = refusal(train_ar, f"--config={path}")
-    assert said == f"in config file {path}, unknown key train_ar.stesp"
+    assert said == f"in config file {path}, unknown key train_ar.stesp; did you mean steps?"
 
 
 def test_a_model_of_another_kind_is_refused(
