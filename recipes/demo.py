@@ -1,6 +1,6 @@
 """All three stages on one experiment, then measures, pictures and a page to look at.
 
-    python -m recipes.demo                                        # scenes: 6 to 30 minutes on 2 cores
+    python -m recipes.demo                                      # scenes: 6 to 30 minutes on 2 cores
     python -m recipes.demo --config recipes/configs/emoji.yaml --data.source='[FOLDER, FOLDER]'
 
 Runs train_orderer, write_tokens, train_ar, train_joint and evaluate as programs of their own and
