@@ -54,7 +54,8 @@ from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
-from recipes.orders_report import gather, tables, write_orders_page
+from recipes.orders_page import write_orders_page
+from recipes.orders_report import gather, tables
 from recipes.training_record import RECORD
 from recipes.variants import job_of, run_all, variant
 

@@ -35,6 +35,17 @@ from recipes.known_templates import spelled_out
 
 TUNING = "tuning"
 """The name, as a split, of what training leaves out."""
+WHAT_A_STEP_SEES = (
+    "data.train",
+    "data.train_count",
+    "data.last_share",
+    "data.length_power",
+    "data.templates",
+    "data.weights",
+    "data.crop_area",
+    "data.mirrored",
+)
+"""Settings on which it depends what a step that reads pairs learns from."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ of positions agree, and how much of what is learned at some positions serves at 
 95% intervals over seeds and writes OUT/controls.json. Some minutes of a core for each seed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
 from recipes.engine.settings import at_least, plain_settings
 from recipes.intervals import cell, interval
+from recipes.order_figures import figures_of_order
 
 Process = Callable[[Float[Tensor, "N K D"], int], Float[Tensor, "N K D"]]
 PROCESSES: Mapping[str, Process] = {
@@ -81,7 +82,7 @@ def main(controls: Controls) -> None:
     """Measure every control with every seed, print, write."""
     found = {}
     for control in controls.controls:
-        of_seeds = [dict(figures(measured(controls, control, seed))) for seed in controls.seeds]
+        of_seeds = [figures_of_order(measured(controls, control, seed)) for seed in controls.seeds]
         found[control] = {
             name: interval([each[name] for each in of_seeds])
             for name in of_seeds[0]
@@ -103,23 +104,6 @@ def measured(controls: Controls, control: str, seed: int) -> dict[str, Any]:
     return measure_order(
         lambda: small_model(controls.tokens, channels), train, test, schooling=controls.schooling
     )
-
-
-def figures(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """What is known of a control, by name."""
-    each = measures["equivariance"]
-    values = {
-        "EQ": each["eq"],
-        "gain": each["gain"]["mean"],
-        "Gini of gain": each["gain"]["gini"],
-        "cosine": each["conflict"]["mean"],
-        "cosines below 0": each["conflict"]["below_zero"],
-        "transfer": each["transfer"]["mean"],
-        "lost without positions": each["transfer"]["without_positions"],
-        "lost one position off": each["transfer"]["shifted"],
-        "position told above chance": measures["positions"]["told"],
-    }
-    yield from ((name, value) for name, value in values.items() if value is not None)
 
 
 def sequences(controls: Controls, control: str, seed: int) -> tuple[Sequences, Sequences]:

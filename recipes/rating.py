@@ -66,7 +66,7 @@ def rates(
         Neither `together` nor `white` for more than LARGEST values in all; noisy tokens are then
         shrunk one by one. Ranks of the tokens; `images`.
     """
-    if not model.head.has_levels:
+    if not model.head.has_timesteps:
         return None
     tokens, images = tokens[: len(captions)], images[: len(captions)]
     generator = torch.Generator(tokens.device).manual_seed(SEED)

@@ -26,7 +26,7 @@ class Reaching(nn.Module):
 
     def __init__(self, route: Route, orderer: Orderer, model: ARModel, noise: float) -> None:
         super().__init__()
-        if route in ("decode", "rate") and not model.head.has_levels:
+        if route in ("decode", "rate") and not model.head.has_timesteps:
             raise ValueError(
                 f"the route {route} takes the guesses of a head that denoises, the head "
                 f"{model.config.head!r} makes none"
@@ -95,7 +95,7 @@ def _decoded(
     before.
     """
     context = model.standardise(seen)
-    t = model.head.draw_levels(len(seen), seen.device).view(1, -1, 1)
+    t = model.head.draw_timesteps(len(seen), seen.device).view(1, -1, 1)
     guess = model.head.guess_through(model.trunk, context.detach(), context, condition, t)[0]
     keep = torch.ones(seen.shape[:2], dtype=torch.bool, device=seen.device)
     with frozen(orderer):

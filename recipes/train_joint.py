@@ -29,7 +29,12 @@ from data import Batch, apart, in_memory
 from orderer import Orderer, OrdererProcessor
 from orderer.transformers_towers import weight_files
 from orderer.weights import digest_of
-from recipes.data_settings import captions_of_all, check_captions, tell_skipped
+from recipes.data_settings import (
+    WHAT_A_STEP_SEES,
+    captions_of_all,
+    check_captions,
+    tell_skipped,
+)
 from recipes.engine.cli import StoppedItself
 from recipes.engine.cli import run as start
 from recipes.engine.files import JSON
@@ -44,14 +49,7 @@ from recipes.training_record import read_record, training_record, write_record
 from recipes.watching import SHOWN, Watch
 
 SHAPING = (
-    "data.train",
-    "data.train_count",
-    "data.last_share",
-    "data.length_power",
-    "data.templates",
-    "data.weights",
-    "data.crop_area",
-    "data.mirrored",
+    *WHAT_A_STEP_SEES,
     "train_joint",
     "train_orderer.objectives",
     "train_orderer.detail",

@@ -37,7 +37,7 @@ from data import Batch
 from orderer import OrdererProcessor, Stage1, weights_named
 from recipes.captioning import say
 from recipes.checking import build_stage1
-from recipes.data_settings import tell_skipped
+from recipes.data_settings import WHAT_A_STEP_SEES, tell_skipped
 from recipes.engine.checkpoint import is_fresh
 from recipes.engine.cli import run as start
 from recipes.engine.processes import others_wait_for, seed_everything
@@ -57,14 +57,7 @@ from recipes.planning import tell_plan
 from recipes.training_record import training_record, write_record
 
 SHAPING = (
-    "data.train",
-    "data.train_count",
-    "data.last_share",
-    "data.length_power",
-    "data.templates",
-    "data.weights",
-    "data.crop_area",
-    "data.mirrored",
+    *WHAT_A_STEP_SEES,
     "orderer",
     "train_orderer",
     "seed",

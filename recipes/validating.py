@@ -47,7 +47,7 @@ class Validation:
         was_training = model.training
         model.eval()
         blocks = range(0, len(self.store), BATCH)
-        sums = torch.zeros(1 + len(TIMESTEPS) * model.head.has_levels, dtype=torch.float64)
+        sums = torch.zeros(1 + len(TIMESTEPS) * model.head.has_timesteps, dtype=torch.float64)
         for start in blocks[run.rank :: run.world]:
             indices = list(range(start, min(start + BATCH, len(self.store))))
             sums += len(indices) * self._means(model, indices)
@@ -72,6 +72,6 @@ class Validation:
             found = [-nats.mean()[None] / model.config.token_dim]
         else:
             found = [model.loss(tokens, condition, noise).mean()[None]]
-        if model.head.has_levels:
+        if model.head.has_timesteps:
             found.append(model.errors_at(tokens, condition, TIMESTEPS, noise))
         return torch.cat(found).double().cpu()

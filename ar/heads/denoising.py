@@ -37,7 +37,7 @@ class DenoisingHead(StateHead):
     """
 
     has_likelihood = True
-    has_levels = True
+    has_timesteps = True
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__(config)
@@ -86,7 +86,7 @@ class DenoisingHead(StateHead):
         output = self._output(x, trunk(context[:, :-1], condition), t)
         return self.path.to_data(output, x, t[..., None])
 
-    def draw_levels(
+    def draw_timesteps(
         self, number: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Float[Tensor, "{number}"]:
         return self.path.draw(number, device, generator)

@@ -46,7 +46,7 @@ class Head(nn.Module, ABC):
     """The distribution of standardised tokens, each given the ones before it."""
 
     has_likelihood: bool = False
-    has_levels: bool = False
+    has_timesteps: bool = False
     """Whether it denoises, at timesteps from 0 (noise) to 1 (data)."""
 
     def __init__(self, config: ARConfig) -> None:
@@ -89,7 +89,7 @@ class Head(nn.Module, ABC):
         Raises:
             ValueError: for a head that knows no timesteps.
         """
-        raise self._has_no_levels()
+        raise self._has_no_timesteps()
 
     def guess_through(
         self,
@@ -105,9 +105,9 @@ class Head(nn.Module, ABC):
         Raises:
             ValueError: for a head that knows no timesteps.
         """
-        raise self._has_no_levels()
+        raise self._has_no_timesteps()
 
-    def draw_levels(
+    def draw_timesteps(
         self, number: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Float[Tensor, "{number}"]:
         """Timesteps as training draws them.
@@ -115,9 +115,9 @@ class Head(nn.Module, ABC):
         Raises:
             ValueError: for a head that knows no timesteps.
         """
-        raise self._has_no_levels()
+        raise self._has_no_timesteps()
 
-    def _has_no_levels(self) -> ValueError:
+    def _has_no_timesteps(self) -> ValueError:
         return ValueError(f"the head {self.config.head!r} knows no timesteps")
 
     @abstractmethod

@@ -35,7 +35,7 @@ class InTrunkHead(Head):
     """Embeds noisy tokens for the trunk, and reads the clean ones from its states."""
 
     has_likelihood = True
-    has_levels = True
+    has_timesteps = True
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__(config)
@@ -92,7 +92,7 @@ class InTrunkHead(Head):
         output = self._predict(trunk, x, t, context, condition)
         return self.path.to_data(output.float(), x, t[..., None])
 
-    def draw_levels(
+    def draw_timesteps(
         self, number: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Float[Tensor, "{number}"]:
         return self.path.draw(number, device, generator)

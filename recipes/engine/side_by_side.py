@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .launch import POLL_SECONDS, Program, end, signals_passed_on, terminate
@@ -27,7 +27,7 @@ class Job:
     """Each with its arguments: `("evaluate", "--out=x")`."""
     good: tuple[int, ...] = (0,)
     """Exit codes after which it goes on."""
-    began: float | None = None
+    began: float | None = field(default=None, init=False)
 
 
 def run_side_by_side(jobs: Sequence[Job], at_once: int) -> int:

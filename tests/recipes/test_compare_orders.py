@@ -24,6 +24,7 @@ from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.order_quality import errors_of_prefixes
 from recipes.orders_gallery import draw_paths, draw_together
+from recipes.orders_page import write_orders_page
 from recipes.orders_report import (
     SAVED,
     SAVED_OF_WHOLE,
@@ -31,7 +32,6 @@ from recipes.orders_report import (
     claim,
     gather,
     tables,
-    write_orders_page,
 )
 from recipes.rating import saved
 from recipes.training_settings import ARTraining, OrdererTraining
@@ -78,8 +78,8 @@ def written(out: Path, nats: float, frechet: float, right: float, quality: bool 
     alike = {
         "equivariance": {
             "eq": 0.5,
-            "gain": {"gini": 0.4},
-            "conflict": {"mean": 0.2},
+            "gain": {"mean": 0.3, "gini": 0.4},
+            "conflict": {"mean": 0.2, "below_zero": 0.1},
             "transfer": {"mean": 0.4, "without_positions": None, "shifted": 0.3},
         },
         "positions": {"told": 0.6},

@@ -1,32 +1,15 @@
 """Captions made to do harm are text, or are refused by their reason."""
 
-import pickle
 from typing import Any
 
-import numpy as np
 import pytest
 
 from data import (
-    encode_image,
     parse_captions,
 )
 from data.captions import DamagedCaption
+from tests.data.hostile.poison import DEEP, PNG, POISON
 
-IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-PNG = encode_image(IMAGE)
-
-
-class Canary:
-    """Pickled, it writes a file when anybody unpickles it."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, ("canary", "w")
-
-
-POISON = pickle.dumps(Canary())
-
-
-DEEP = b"[" * 100_000 + b"]" * 100_000
 CAPTIONS: dict[str, tuple[bytes, tuple[str, ...] | str]] = {
     "nothing": (b"", "no caption"),
     "zeros": (bytes(999), "no caption"),

@@ -5,21 +5,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from data import (
     Damaged,
     Pair,
     decoded,
-    encode_image,
     open_shards,
     pairs_from_coco,
     write_shards,
 )
-
-IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-PNG = encode_image(IMAGE)
+from tests.data.hostile.poison import IMAGE, PNG
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 import struct
 from collections import Counter
 from collections.abc import Callable
@@ -16,27 +15,13 @@ from data import (
     Damaged,
     Pair,
     decoded,
-    encode_image,
     open_shards,
     write_shards,
 )
 from data.member_index import row_type
+from tests.data.hostile.poison import IMAGE, POISON, array_of_objects
 
-IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-PNG = encode_image(IMAGE)
 PAIRS = [Pair(key=key, image=IMAGE, captions=(f"a {key}",)) for key in ("ant", "bee", "cat")]
-
-
-class Canary:
-    """Pickled, it writes a file when anybody unpickles it."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, ("canary", "w")
-
-
-POISON = pickle.dumps(Canary())
-OBJECTS = io.BytesIO()
-np.save(OBJECTS, np.array([Canary()], dtype=object), allow_pickle=True)
 
 
 def rows_of(folder: Path) -> np.ndarray:
@@ -62,7 +47,7 @@ def header_of(text: bytes) -> bytes:
 DESCRIPTION = b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}"
 NO_INDEX, ALTERED = "is not an index of a shard", {"altered sample": 1}
 INDICES: dict[str, tuple[Callable[[np.ndarray], bytes], str | dict[str, int]]] = {
-    "pickled objects": (lambda rows: OBJECTS.getvalue(), NO_INDEX),
+    "pickled objects": (lambda rows: array_of_objects(), NO_INDEX),
     "a pickle": (lambda rows: POISON, NO_INDEX),
     "a zip": (lambda rows: b"PK\3\4" + bytes(99), NO_INDEX),
     "nothing": (lambda rows: b"", NO_INDEX),

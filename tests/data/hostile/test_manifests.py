@@ -1,38 +1,21 @@
 """Manifests made to do harm are refused in a line, and their names are no paths."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from data import (
     Counts,
     Pair,
-    encode_image,
     find_defects,
     open_source,
     write_shards,
 )
+from tests.data.hostile.poison import DEEP, IMAGE, POISON
 
-IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-PNG = encode_image(IMAGE)
 PAIRS = [Pair(key=key, image=IMAGE, captions=(f"a {key}",)) for key in ("ant", "bee", "cat")]
-
-
-class Canary:
-    """Pickled, it writes a file when anybody unpickles it."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, ("canary", "w")
-
-
-POISON = pickle.dumps(Canary())
-
-
-DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
 def entry(**fields: object) -> dict[str, Any]:

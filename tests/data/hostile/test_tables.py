@@ -1,36 +1,17 @@
 """Tables made to do harm give pairs from inside their folder, or a line."""
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from data import (
     Damaged,
     decoded,
-    encode_image,
     pairs_from_table,
 )
-
-IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-PNG = encode_image(IMAGE)
-
-
-class Canary:
-    """Pickled, it writes a file when anybody unpickles it."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, ("canary", "w")
-
-
-POISON = pickle.dumps(Canary())
-
-
-DEEP = b"[" * 100_000 + b"]" * 100_000
-
+from tests.data.hostile.poison import DEEP, PNG, POISON
 
 TABLES: dict[str, tuple[str, bytes, str | list[str]]] = {
     "nothing in CSV": ("csv", b"", "has no column 'image'"),

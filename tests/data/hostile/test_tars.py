@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import pickle
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,25 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import Damaged, Pair, StoredPair, decoded, encode_image, open_shards
+from data import Damaged, Pair, StoredPair, decoded, open_shards
 from data.manifest import read_manifest
 from data.tar_stream import pairs_in_stream
 from data.tars import pairs_in_tar
-
-IMAGE = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-PNG = encode_image(IMAGE)
-
-
-class Canary:
-    """Pickled, it writes a file when anybody unpickles it."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, ("canary", "w")
-
-
-POISON = pickle.dumps(Canary())
-OBJECTS = io.BytesIO()
-np.save(OBJECTS, np.array([Canary()], dtype=object), allow_pickle=True)
+from tests.data.hostile.poison import IMAGE, PNG, POISON, array_of_objects
 
 
 def member(
@@ -139,7 +124,7 @@ TARS: dict[str, tuple[Callable[[], bytes], tuple[list[str], dict[str, int]]]] = 
         lambda: b"".join(member(f"ant.{s}", POISON) for s in ("pyd", "pkl", "pickle", "pth", "pt")),
         GOOD,
     ),
-    "an array of objects": (lambda: member("ant.npy", OBJECTS.getvalue()), GOOD),
+    "an array of objects": (lambda: member("ant.npy", array_of_objects()), GOOD),
     "a pickle as an image": (
         lambda: member("x.jpg", POISON) + member("x.txt", b"text"),
         (["ant", "bee"], {"not an image": 1}),

@@ -1,7 +1,6 @@
 """Token stores made to do harm are refused in a line."""
 
 import json
-import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,7 @@ from data import (
     TokenStore,
     write_tokens,
 )
-
-
-class Canary:
-    """Pickled, it writes a file when anybody unpickles it."""
-
-    def __reduce__(self) -> tuple[object, tuple[str, str]]:
-        return open, ("canary", "w")
-
-
-POISON = pickle.dumps(Canary())
-
-
-DEEP = b"[" * 100_000 + b"]" * 100_000
-
+from tests.data.hostile.poison import DEEP, POISON
 
 ABOUT = {"format": "sightline-tokens-2", "orderer_hash": "a", "fingerprint": "f"}
 TOKENS = {"tokens": torch.ones(2, 3, 4), "mean": torch.zeros(3, 4), "std": torch.ones(3, 4)}
