@@ -6,10 +6,10 @@ r"""Turn result files into one page with tables and curves, and into tables for 
 Reads the result files that lie in the folders, at any depth: evaluation.json, results.json (the
 demo's), ablation.json, order.json, orders.json, heads.json, coevolution.json, losslessness.json,
 controls.json, bench-*.json. One that lacks what its kind must say is refused; what older files do
-not say stands above their tables, and other JSON files are named and left out. Every figure of a
-file comes up: curves over prefixes, layers or noise as lines and tables, single figures in a table
-with a column for each arm. Writes --out, which needs no other file, and beside it the same tables
-in Markdown (report.md). Takes seconds.
+not say stands above their tables, and other JSON files are left out, the first of them by name.
+Every figure of a file comes up: curves over prefixes, layers or noise as lines and tables, single
+figures in a table with a column for each arm. Writes --out, which needs no other file, and beside
+it the same tables in Markdown (report.md). Takes seconds.
 """
 
 import json
@@ -29,6 +29,8 @@ from recipes.result_section import section
 
 MOST_BYTES = 64 * 2**20
 """Of a file that is read."""
+NAMED = 5
+"""Most of the files without results that are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,9 @@ def main(config: Config) -> None:
             check_result(data, path)
             known[path] = data
     if unknown:
-        print(f"left out, no results: {', '.join(visible(str(path)) for path in unknown)}")
+        named = ", ".join(visible(str(path)) for path in unknown[:NAMED])
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        print(f"left out, no results: {named}{more}")
     if not known:
         raise ValueError(f"there are no result files in {', '.join(map(str, config.folders))}")
     sections = [_section(path, data) for path, data in known.items()]

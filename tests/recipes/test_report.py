@@ -183,6 +183,13 @@ def test_what_is_no_result_is_named_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(RESULTS / "bench-data.json", tmp_path / "bench-data.json")
+    for number in range(7):
+        (tmp_path / f"{number}.json").write_text("{}")
+    reported(tmp_path, out=tmp_path / "report.html")
+    said = capsys.readouterr().out
+    assert f"left out, no results: {tmp_path}/0.json, " in said and "/4.json and 2 more\n" in said
+    for number in range(7):
+        (tmp_path / f"{number}.json").unlink()
     (tmp_path / "config.json").write_text("{}")
     page = reported(tmp_path, out=tmp_path / "report.html")
     assert f"left out, no results: {tmp_path}/config.json\n" in capsys.readouterr().out
