@@ -197,8 +197,9 @@ def test_what_is_no_result_is_named_and_left_out(
 
 
 def test_bad_input_is_refused_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert f"there is no folder {tmp_path}/none" in refused(capsys, f"{tmp_path}/none")
     assert "there are no result files in" in refused(capsys, str(tmp_path))
     assert "out must end in .html, got a.pdf" in refused(capsys, str(tmp_path), "--out=a.pdf")
