@@ -10,8 +10,8 @@
 
 EQ is the mean of three: how evenly nats or errors are gained over positions, how far the gradients
 of positions agree, and how much of what is learned at some positions serves at others; see
-`ar.evaluation.equivariance`. Prints a table with
-95% intervals over seeds and writes OUT/controls.json. Some minutes of a core for each seed.
+`ar.evaluation.equivariance`. Prints a table with 95% intervals over seeds and writes
+OUT/controls.json. Some minutes of a core for each seed.
 """
 
 from collections.abc import Callable, Mapping

@@ -37,7 +37,9 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
         Section(
             heading="What the orders are like",
             text="EQ is made of its gini, of how far gradients agree and of transfer, all of small "
-            "models without a condition that learn by squared error. The gini and the variation of "
+            "models without a condition that learn by squared error. Lost, as a share of that "
+            "gain: without positions, and where each is taken for the one before, which misleads "
+            "above 1. The gini and the variation of "
             "nats are of the arm's own AR model, told captions. A token is useless if the error "
             f"does not surely fall by {LEAST_FALL:.0%} of the mean image's with it. A position is "
             "told as far as a small net names it more often than by chance.",

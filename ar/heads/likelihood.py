@@ -44,8 +44,7 @@ def log_density(
 
     For at most EXACT_CHANNELS channels they are exact up to the solver, which is good to 0.01 nats
     where the guess is smooth, and to about 0.002 nats per dimension for a trained net (0.0003 in
-    the mean over rows). For more they
-    are an estimate without bias, from probes of each row's own.
+    the mean over rows). For more they are an estimate without bias, from probes of each row's own.
 
     Args:
         guess: of the data.
