@@ -22,24 +22,19 @@ from ..config import ARConfig
 from ..settings import Sampling
 from ..trunk import Condition, Trunk
 from .denoisers import FREQUENCIES, waves
-from .denoising import noises, noisy_copies, solve
-from .head import Draw, Head, Seen
+from .head import Draw, Seen
 from .likelihood import log_density
-from .paths import FlowPath
+from .timesteps import TimestepHead, solve
 
 TOGETHER = 64
 """Sequences whose likelihood is followed together, for memory."""
 
 
-class InTrunkHead(Head):
+class InTrunkHead(TimestepHead):
     """Embeds noisy tokens for the trunk, and reads the clean ones from its states."""
-
-    has_likelihood = True
-    has_timesteps = True
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__(config)
-        self.path = FlowPath(config)
         self.embed = nn.Linear(config.token_dim, config.width)
         self.time = nn.Sequential(
             nn.Linear(2 * FREQUENCIES, config.width),
@@ -61,41 +56,11 @@ class InTrunkHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B K"]:
         """Weighted squared error, the mean over channels and over `draws` noises and timesteps."""
-        t = self.path.draw(self.config.draws * len(tokens), tokens.device, generator)
-        t = t.view(self.config.draws, len(tokens), 1)  # [T, B, 1]
-        errors = self.errors_through(trunk, tokens, context, condition, t, generator)
-        return (self.path.weight(t) * errors).mean(dim=0)
 
-    def errors_through(
-        self,
-        trunk: Trunk,
-        tokens: Float[Tensor, "B K D"],
-        context: Float[Tensor, "B K D"],
-        condition: Condition,
-        t: Float[Tensor, "T #B 1"],
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "T B K"]:
-        data, noise, x = noisy_copies(tokens, t, generator)
-        output = self._predict(trunk, x, t, context, condition)
-        return (output.float() - self.path.target(data, noise, t[..., None])).square().mean(dim=-1)
+        def errors_at(t: Tensor) -> Tensor:
+            return self.errors_through(trunk, tokens, context, condition, t, generator)
 
-    def guess_through(
-        self,
-        trunk: Trunk,
-        tokens: Float[Tensor, "B K D"],
-        context: Float[Tensor, "B K D"],
-        condition: Condition,
-        t: Float[Tensor, "T #B 1"],
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "T B K D"]:
-        _, _, x = noisy_copies(tokens, t, generator)
-        output = self._predict(trunk, x, t, context, condition)
-        return self.path.to_data(output.float(), x, t[..., None])
-
-    def draw_timesteps(
-        self, number: int, device: torch.device, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "{number}"]:
-        return self.path.draw(number, device, generator)
+        return self.weighted(errors_at, tokens, generator)
 
     def log_prob_through(
         self,
@@ -135,14 +100,11 @@ class InTrunkHead(Head):
         def guess(x: Tensor, t: float) -> Tensor:
             at = torch.full((1, len(tokens), 1), t, device=x.device)
             noisy = x.view(1, *tokens.shape)
-            output = self._predict(trunk, noisy, at, context, condition)
-            return self.path.to_data(output.float(), noisy, at[..., None]).flatten(0, 2)
+            output = self.output_through(trunk, noisy, at, context, condition)
+            return self.path.to_data(output, noisy, at[..., None]).flatten(0, 2)
 
         # A token's noisy copy is seen by none of the others: the rows are apart.
         return log_density(guess, tokens.flatten(0, 1), floor, generator).view(tokens.shape[:2])
-
-    def noise_shape(self, sampling: Sampling) -> tuple[int, int]:
-        return noises(sampling), self.config.token_dim
 
     def drawing(self, sampling: Sampling) -> Draw:
         """Prepare a solver; each of its steps is a pass of one place through the trunk."""
@@ -167,27 +129,26 @@ class InTrunkHead(Head):
         """Embed timesteps."""
         return self.time(waves(self.path.clock(t), FREQUENCIES).to(self.positions.dtype))
 
-    def _predict(
+    def output_through(
         self,
         trunk: Trunk,
-        noisy: Float[Tensor, "T B K D"],
+        x: Float[Tensor, "T B K D"],
         t: Float[Tensor, "T #B 1"],
         context: Float[Tensor, "B K D"],
         condition: Condition,
     ) -> Float[Tensor, "T B K D"]:
-        levels, _, count, _ = noisy.shape
+        levels, _, count, _ = x.shape
         clock = self._clocks(t)  # [T, B, 1, W]
-        rows = self.embed(noisy.to(self.positions.dtype)) + clock + self.positions
+        rows = self.embed(x.to(self.positions.dtype)) + clock + self.positions
         rows = rows.transpose(0, 1).flatten(1, 2)  # [B, T K, W]
         clean = trunk.sequence(context[:, :-1])
-        x = torch.cat([condition.states, clean, rows], dim=1)
         states = trunk.run(
-            x,
+            torch.cat([condition.states, clean, rows], dim=1),
             noisy_mask(condition.keep, count, levels),
             noisy_places(trunk, condition.keep.shape[1], count, levels),
         ).last_hidden_state[:, -levels * count :]
         states = states.unflatten(1, (levels, count)).transpose(0, 1)
-        return self.to_token(self.norm(states))
+        return self.to_token(self.norm(states)).float()
 
 
 def noisy_places(trunk: Trunk, conditions: int, tokens: int, levels: int) -> Int[Tensor, "n"]:

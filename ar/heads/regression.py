@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ..config import ARConfig
 from ..settings import Sampling
-from .denoising import guide_tokens
 from .head import Draw, Seen, StateHead
 from .plain_net import PlainNet
+from .timesteps import guide_tokens
 
 
 class RegressionHead(StateHead):

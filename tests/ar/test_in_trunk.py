@@ -53,7 +53,7 @@ def predict(
     model: ARModel, noisy: Tensor, t: Tensor, clean: Tensor, condition: Condition
 ) -> Tensor:
     assert isinstance(model.head, InTrunkHead)
-    return model.head._predict(model.trunk, noisy, t, clean, condition)
+    return model.head.output_through(model.trunk, noisy, t, clean, condition)
 
 
 def test_a_prediction_sees_clean_tokens_before_it_and_its_own_noisy_copy(

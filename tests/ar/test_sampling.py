@@ -8,7 +8,7 @@ import torch
 
 from ar import ARModel, Condition, Sampling
 from ar.evaluation import deviations, drifting
-from ar.heads.denoising import noises
+from ar.heads.timesteps import noises
 from ar.sampling import row_noise
 
 
