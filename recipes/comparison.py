@@ -21,6 +21,8 @@ from recipes.training_record import RECORD
 Arm = TypeVar("Arm")
 FRECHET, KERNEL = "Fréchet", "kernel"
 """Distances of generated images, as arms are compared by them."""
+UNGUIDED = "1"
+"""The guidance scale that leaves a model as it is."""
 
 
 class Compared(Protocol):
@@ -89,6 +91,20 @@ def runs_of(out: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> dict[tuple[
 def guided(evaluation: Evaluation, scales: Sequence[float]) -> Evaluation:
     """An evaluation that generates with all of some scales, besides without guidance."""
     return replace(evaluation, guidance_scales=tuple(scale for scale in scales if scale != 1.0))
+
+
+def by_guidance(generation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What was found of images drawn with each guidance scale, without guidance first."""
+    return {UNGUIDED: generation, **generation.get("guided", {})}
+
+
+def curves_of(arms: Mapping[str, Any], name: str) -> dict[str, dict[int, float]]:
+    """A curve of each arm that has it, by position."""
+    return {
+        arm: {int(k): value for k, value in of_arm["curves"][name].items()}
+        for arm, of_arm in arms.items()
+        if name in of_arm["curves"]
+    }
 
 
 def bounds_of(generation: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.comparison import FRECHET, KERNEL, bounds_of, first_runs
+from recipes.comparison import FRECHET, KERNEL, bounds_of, by_guidance, curves_of, first_runs
 from recipes.engine import pictures
 from recipes.engine.charts import Bars
 from recipes.engine.page import Cell, Section, Table, write_page
@@ -22,7 +22,6 @@ Runs = Mapping[tuple[str, int], Path]
 
 LIKELIHOOD = "log-likelihood"
 LOWER_IS_BETTER = (FRECHET, KERNEL)
-UNGUIDED = "1"
 CONTROL = "regression"
 REFERENCES = ("flow", "flow_uniform")
 LEAST_RATIO = 1.5
@@ -72,7 +71,7 @@ def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if found["likelihood"]:
         yield LIKELIHOOD, found["likelihood"]["nats"]
     generation = found["generation"]
-    for scale, of_scale in {UNGUIDED: generation, **generation.get("guided", {})}.items():
+    for scale, of_scale in by_guidance(generation).items():
         yield f"{FRECHET}, g {scale}", of_scale["fidelity"]["frechet"]
         yield f"{KERNEL}, g {scale}", of_scale["fidelity"]["kernel"]
         for name in generation["real"]:  # what the judge says
@@ -188,12 +187,7 @@ def _drawn(out: Path, results: Results) -> list[tuple[Path, str]]:
     }
     drawn = []
     for name, label in labels.items():
-        series = {
-            arm: {int(k): value for k, value in of_arm["curves"][name].items()}
-            for arm, of_arm in results["arms"].items()
-            if name in of_arm["curves"]
-        }
-        if series:
+        if series := curves_of(results["arms"], name):
             path = out / "pictures" / f"{name}.png"
             pictures.curves(series, path, x_label="position", y_label=name)
             drawn.append((path, label))

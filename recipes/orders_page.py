@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ar.evaluation.useless_tokens import LEAST_FALL
-from recipes.comparison import first_runs
+from recipes.comparison import curves_of, first_runs
 from recipes.engine import pictures
 from recipes.engine.page import Section, Table, write_page
 from recipes.orders_report import NOISE, Results, Runs, tables
@@ -109,13 +109,8 @@ def _drawn(out: Path, results: Results) -> list[tuple[Path, str]]:
     drawn = []
     names = dict.fromkeys(name for arm in results["arms"].values() for name in arm["curves"])
     for name in names:
-        series = {
-            arm: {int(k): value for k, value in of_arm["curves"][name].items()}
-            for arm, of_arm in results["arms"].items()
-            if name in of_arm["curves"]
-        }
         path = out / "pictures" / f"{name.replace(' ', '-')}.png"
-        pictures.curves(series, path, x_label="tokens", y_label=name)
+        pictures.curves(curves_of(results["arms"], name), path, x_label="tokens", y_label=name)
         drawn.append((path, name))
     path = out / "pictures" / "rate.png"
     rate = {

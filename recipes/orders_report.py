@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.comparison import FRECHET, KERNEL, bounds_of
+from recipes.comparison import FRECHET, KERNEL, UNGUIDED, bounds_of, by_guidance
 from recipes.engine.page import Cell, Table
 from recipes.intervals import cell
 from recipes.order_figures import POSITION, figures_of_order
@@ -40,8 +40,6 @@ TOGETHER, WHITE = "nats of a Gaussian", "nats of a Gaussian, white noise"
 channels of an order."""
 FOLLOWED = "followed"
 PRECISION, RECALL = "precision", "recall"
-UNGUIDED = "1"
-"""The guidance scale that leaves the model as it is."""
 USELESS, AREA = "useless tokens", "area of error"
 LOWER_IS_BETTER = (
     NATS,
@@ -230,7 +228,7 @@ def _by_scale(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             RECALL: each["fidelity"]["recall"],
             FOLLOWED: each[headline],
         }
-        for scale, each in {UNGUIDED: generation, **generation.get("guided", {})}.items()
+        for scale, each in by_guidance(generation).items()
     }
 
 

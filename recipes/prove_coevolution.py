@@ -43,7 +43,8 @@ from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
 from orderer.objectives import BALANCED_EVERY
 from recipes.captioning import flops_of_writing
-from recipes.coevolution import FROZEN, RASTER, START, gather, tables, write_coevolution_page
+from recipes.coevolution import FROZEN, RASTER, START, gather
+from recipes.coevolution_page import tables, write_coevolution_page
 from recipes.comparison import check_arms, check_measured, runs_of, tell, write_comparison
 from recipes.compute import flops_of
 from recipes.engine.cli import STOPPED_ITSELF

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orderer.objectives import Objectives
-from recipes.coevolution import gather, tables, write_coevolution_page
+from recipes.coevolution import gather
+from recipes.coevolution_page import tables, write_coevolution_page
 from recipes.evaluation_settings import Evaluation
 from recipes.prove_coevolution import Coevolution, StepCosts, raster_of
 from recipes.rating import nats_at
