@@ -324,8 +324,8 @@ class ARModel(CheckedModel):
             first: tokens to go on from, fewer than `prefix`.
 
         Raises:
-            ValueError: for a prefix outside 1..K, no more than the tokens that are there, or seeds
-                that are not one for each row.
+            ValueError: for a prefix outside 1..K, no more than the tokens that are there, seeds
+                that are not one for each row, or first tokens of a model of random orders.
         """
         sampling = sampling or Sampling()
         prefix = self.config.tokens if prefix is None else prefix
@@ -466,6 +466,8 @@ class ARModel(CheckedModel):
         """The standardised tokens that a sequence begins with."""
         if first is None:
             return torch.empty(rows, 0, self.config.token_dim, device=self.null.device)
+        if self.config.order != "given":
+            raise ValueError("a model of random orders goes on from no tokens, got first ones")
         check_tokens(first, self.config.tokens, self.config.token_dim)
         if first.shape[1] >= prefix:
             raise ValueError(

@@ -23,7 +23,7 @@ from typing import Any
 
 from orderer.objectives import TEXT_TERMS
 from recipes.ablation import gather, tables, write_ablation_page
-from recipes.comparison import check_arms, runs_of, tell, write_comparison
+from recipes.comparison import Compared, check_arms, runs_of, tell, write_comparison
 from recipes.engine.cli import run as start
 from recipes.experiment import Experiment
 from recipes.variants import train_and_measure, variant
@@ -42,16 +42,15 @@ TASKS = ("retrieval", "reconstruction", "probe")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablation(Experiment):
+class Ablation(Compared):
     """An experiment, run in several ways."""
 
     out: Path = Path("runs/ablation")
     arms: tuple[str, ...] = tuple(ARMS)
-    seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_arms(self.arms, ARMS, self.seeds)
+        check_arms(self.arms, ARMS)
 
 
 def main(ablation: Ablation) -> None:

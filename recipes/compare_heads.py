@@ -37,6 +37,7 @@ from data import TokenBatches, TokenStore
 from data.tokens import STORE
 from orderer import Orderer, OrdererProcessor
 from recipes.comparison import (
+    Compared,
     check_arms,
     check_measured,
     check_unguided,
@@ -75,7 +76,7 @@ TASKS: tuple[Task, ...] = ("generation", "fidelity", "likelihood")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(Experiment):
+class Comparison(Compared):
     """An experiment whose second stage runs with several heads."""
 
     out: Path = Path("runs/heads")
@@ -88,7 +89,7 @@ class Comparison(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_arms(self.arms, ARMS, self.seeds)
+        check_arms(self.arms, ARMS)
         check_unguided(self.guidance_scales)
         if self.train_ar.caption_weight:
             raise ValueError(

@@ -30,15 +30,15 @@ Writes OUT/orders.json, OUT/orders.html and OUT/ARM-SEED of each run; `--process
 side; `--resume` keeps what is done. For four times the budget give four times the steps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from data.tokens import STORE
 from orderer.objectives import TEXT_TERMS
 from orderer.sequences.config import Order
 from recipes.comparison import (
+    Compared,
     check_arms,
     check_measured,
     check_unguided,
@@ -49,15 +49,13 @@ from recipes.comparison import (
 )
 from recipes.components import check_enough_cells
 from recipes.engine.cli import run as start
-from recipes.engine.side_by_side import Job
 from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.orders_gallery import draw_paths, draw_together
 from recipes.orders_page import write_orders_page
 from recipes.orders_report import gather, tables
-from recipes.training_record import RECORD
-from recipes.variants import job_of, run_all, variant
+from recipes.variants import job_of_pair, run_all, variant
 
 LEARNED = "learned"
 FIXED = get_args(Order)
@@ -85,18 +83,17 @@ TASKS: tuple[Task, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Laboratory(Experiment):
+class Laboratory(Compared):
     """An experiment whose images become sequences in several ways."""
 
     out: Path = Path("runs/orders")
     arms: tuple[str, ...] = tuple(ARMS)
-    seeds: tuple[int, ...] = (0, 1, 2)
     guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.5)
     """With which every arm generates; 1.0, which is unguided, is always among them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_arms(self.arms, ARMS, self.seeds)
+        check_arms(self.arms, ARMS)
         check_unguided(self.guidance_scales)
         if self.order or "order" in self.ar:
             raise ValueError("order and ar.order are what the arms differ in, and cannot be set")
@@ -118,7 +115,7 @@ def main(laboratory: Laboratory) -> None:
         (arm, seed): of_arm(laboratory, arm, steps[arm], seed, out)
         for (arm, seed), out in runs.items()
     }
-    jobs = [job_of_arm(experiment, laboratory.resume) for experiment in experiments.values()]
+    jobs = [job_of_pair(each, TASKS, laboratory.resume) for each in experiments.values()]
     run_all(jobs, laboratory.processes)
     compute = {arm: described(costs[arm], steps[arm]) for arm in laboratory.arms}
     results = gather(runs, compute)
@@ -164,18 +161,6 @@ def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -
         sampling=replace(laboratory.sampling, guidance_scale=1.0),
         evaluation=guided(laboratory.evaluation, laboratory.guidance_scales),
     )
-
-
-def job_of_arm(experiment: Experiment, resume: bool) -> Job:
-    """Stage 1, or what stands for it, stage 2, and the measures."""
-    out = experiment.out
-    recipes: list[tuple[Sequence[str], Path]] = [
-        (("fit_order" if experiment.order else "train_orderer",), out / "orderer" / RECORD),
-        (("write_tokens",), out / "held" / STORE),
-        (("train_ar",), out / "ar" / RECORD),
-        (("evaluate", *TASKS), out / "evaluation.json"),
-    ]
-    return job_of(experiment, recipes, resume)
 
 
 def described(costs: Costs, steps: int) -> dict[str, int]:

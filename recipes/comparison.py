@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from recipes.engine.page import Table, markdown_table
 from recipes.engine.result_kinds import write_result
@@ -25,14 +25,21 @@ UNGUIDED = "1"
 """The guidance scale that leaves a model as it is."""
 
 
-class Compared(Protocol):
-    """Settings of a comparison."""
+@dataclass(frozen=True, kw_only=True)
+class Compared(Experiment):
+    """An experiment that runs in several ways."""
 
-    @property
-    def seeds(self) -> tuple[int, ...]: ...
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """With each of which every way is run; three are the least that decide anything."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_is_done()
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one, got none")
 
 
-def check_arms(arms: Sequence[str], known: Collection[str], seeds: Sequence[int]) -> None:
+def check_arms(arms: Sequence[str], known: Collection[str]) -> None:
     """Refuse a comparison of arms that nobody knows, or of nothing.
 
     Raises:
@@ -43,17 +50,6 @@ def check_arms(arms: Sequence[str], known: Collection[str], seeds: Sequence[int]
             raise ValueError(f"arms must be among {', '.join(known)}, got {arm!r}")
     if not arms:
         raise ValueError("arms must hold at least one, got none")
-    check_seeds(seeds)
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse to run with no seed.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if not seeds:
-        raise ValueError("seeds must hold at least one, got none")
 
 
 def check_unguided(guidance_scales: Sequence[float]) -> None:

@@ -74,6 +74,7 @@ def main(experiment: Experiment) -> None:
 
 def check(experiment: Experiment) -> None:
     """Refuse now what a later stage would refuse after minutes of training."""
+    experiment.check_is_done()
     config = experiment.orderer_config()
     check_fusion(experiment, config, ar_writes=experiment.train_ar.caption_weight > 0)
     check_processes(experiment)

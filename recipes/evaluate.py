@@ -12,6 +12,8 @@ three of
     generation      images from captions, and what a judge says of them
     fidelity        beside either: distances to real images, precision and recall, in
                     `--evaluation.features`: those of the judge, of a tower or of Inception
+    completion      images drawn from the first 1, 2, 4, ... of their own tokens on: where drawing
+                    goes wrong, and which tokens guidance reaches
     search          draws many images for a caption and keeps the best: quality against budget
     classification  of labelled sets, by captions of the classes
     labels          a linear map and the nearest neighbours tell classes or words from frozen tokens
@@ -47,6 +49,7 @@ from orderer.sequences import ImageSequence, load_sequence
 from recipes.caption_quality import written_by_ar, written_by_orderer, written_from_prefixes
 from recipes.checking import check_fusion, check_learned
 from recipes.classifying import classification
+from recipes.completion import check_completes, completion
 from recipes.engine.cli import run as start
 from recipes.engine.cli import with_words
 from recipes.engine.processes import seed_everything
@@ -54,6 +57,7 @@ from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
 from recipes.engine.training import prepare_alone
+from recipes.evaluation_settings import DRAWN
 from recipes.experiment import Experiment
 from recipes.feature_space import JUDGE, check_apart
 from recipes.fidelity import check_enough, check_fidelity, make_space
@@ -74,7 +78,7 @@ from recipes.searching import quality_by_budget
 from recipes.training_record import check_set_apart, digest_of_record, read_record
 from recipes.trunk_probing import read_from_trunk
 
-OF_AR_MODELS = frozenset({"generation", "search", "likelihood", "rate", "trunk", "order"})
+OF_AR_MODELS = DRAWN | {"likelihood", "rate", "trunk", "order"}
 """Tasks that ask an AR model."""
 
 
@@ -94,6 +98,7 @@ class Measures:
 @torch.no_grad()
 def main(experiment: Experiment) -> None:
     """Measure each pair of models and write the figures."""
+    experiment.check_is_done()
     device = prepare_alone()
     seed_everything(experiment.seed, rank=0)
     check_tasks(experiment)
@@ -154,6 +159,8 @@ def load_models(
     if may_write or not OF_AR_MODELS.isdisjoint(tasks):
         models = {name: ARModel.from_pretrained(each / "ar") for name, each in folders.items()}
         models["separate"].check_orderer(orderer.encoding_hash())
+        if "completion" in tasks:
+            check_completes(models["separate"])
     ar_writes = any(model.config.writes for model in models.values())
     check_fusion(experiment, orderer.config, ar_writes)
     return models
@@ -168,9 +175,7 @@ def prepare(experiment: Experiment, orderer: Orderer, processor: OrdererProcesso
     check_apart(experiment.evaluation.features, config)
     is_compared = "fidelity" in tasks
     judge = None
-    if not {"generation", "search"}.isdisjoint(tasks) or (
-        is_compared and experiment.evaluation.features == JUDGE
-    ):
+    if not DRAWN.isdisjoint(tasks) or (is_compared and experiment.evaluation.features == JUDGE):
         judge = make_judge(experiment, unseen, prompts(experiment, unseen), orderer, processor)
     eyes = Eyes(
         space=make_space(experiment, judge, orderer.device) if is_compared else None,
@@ -238,6 +243,8 @@ def drawn(drawer: Drawer, measures: Measures, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if judge is not None and "generation" in tasks:
         found["generation"] = generation(drawer, unseen, judge, measures.eyes.space, folder)
+    if judge is not None and "completion" in tasks:
+        found["completion"] = completion(drawer, unseen, judge, measures.eyes.space)
     if judge is not None and "search" in tasks:
         captions = prompts(drawer.experiment, unseen)
         found["search"] = quality_by_budget(drawer, captions, judge, folder)

@@ -15,6 +15,7 @@ Task = Literal[
     "reconstruction",
     "generation",
     "search",
+    "completion",
     "fidelity",
     "likelihood",
     "rate",
@@ -25,6 +26,8 @@ Task = Literal[
     "strings",
     "captioning",
 ]
+DRAWN: frozenset[Task] = frozenset({"generation", "search", "completion"})
+"""Tasks that draw images, for a judge to see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class Evaluation:
     """Training of the fresh readers of `probe`, and of the small models of `order`."""
     probe_scenes: int = 3000
     """Images that linear probes and the Gaussian of `rate` are fitted on, and neighbours found
-    among; those of `factors`, scenes, are tested on a third as many."""
+    among."""
     strings: StringReading = field(default_factory=StringReading)
     """How strings are read."""
 

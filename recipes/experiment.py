@@ -53,16 +53,18 @@ class Experiment:
     """How images are generated."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     seed: int = 0
-    """Of the models' starts, the order of the data and all noise."""
+    """Of the models' starts, the order of the data and all noise; runs of a comparison have one of
+    its `seeds` instead."""
     precision: Precision = field(default_factory=fastest_precision)
     """Of the matrix products in training, bf16 where the processor has instructions for it; weights
     and losses stay in fp32."""
     execution: Execution = field(default_factory=Execution)
     """How stage 1 is computed, the largest of the three in training."""
     processes: int = 2
-    """With which the demo trains on a CPU, each on its share of the cores: at our sizes two of one
-    core each are about 1.5 times as fast as one of two. The noise, hence the result, depends on it,
-    also after a resume."""
+    """Started at once on a CPU, each on its share of the cores. The demo trains with so many
+    together: at our sizes two of one core each are about 1.5 times as fast as one of two, and the
+    noise, hence the result, depends on their number, also after a resume. A comparison does so many
+    of its runs side by side."""
     log_every: int = 10
     """Steps between two lines of the log."""
     tracker: str = "tensorboard"
@@ -80,7 +82,7 @@ class Experiment:
     resume: bool = False
     """Go on from the newest checkpoint in `out`."""
     dry_run: bool = False
-    """True says what a training would do, and with how much memory, and stops."""
+    """True says what one of the three trainings would do, and with how much memory, and stops."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -104,6 +106,15 @@ class Experiment:
                 "train_orderer.detail is for captions that grow in detail and data.templates for "
                 f"labels, got both, {self.data.templates[0]!r} the first template"
             )
+
+    def check_is_done(self) -> None:
+        """Refuse to only say what would be done, where it is not said.
+
+        Raises:
+            ValueError: for a dry run.
+        """
+        if self.dry_run:
+            raise ValueError("dry_run is of the three trainings, here it must be false, got true")
 
     def saver(self, training: str) -> Saver:
         """The checkpoints of a training."""

@@ -16,6 +16,9 @@ from recipes.experiment import Experiment
 from recipes.feature_space import JUDGE, OF_JUDGES, FeatureSpace, number_of_features
 from recipes.judging import Judge
 
+SEEN = frozenset({"generation", "completion", "reconstruction"})
+"""Tasks whose images distances are taken of."""
+
 
 def can_see(evaluation: Evaluation) -> bool:
     """Whether there is a network to take distances with."""
@@ -31,9 +34,9 @@ def check_fidelity(experiment: Experiment) -> None:
     evaluation = experiment.evaluation
     if "fidelity" not in evaluation.tasks:
         return
-    if {"generation", "reconstruction"}.isdisjoint(evaluation.tasks):
+    if SEEN.isdisjoint(evaluation.tasks):
         raise ValueError(
-            "the task fidelity measures the images of generation or reconstruction, "
+            "the task fidelity measures the images of generation, completion or reconstruction, "
             f"evaluation.tasks has {', '.join(evaluation.tasks)}"
         )
     if not can_see(evaluation):
@@ -52,7 +55,7 @@ def check_enough(experiment: Experiment, pairs: Pairs) -> None:
     evaluation = experiment.evaluation
     if "fidelity" not in evaluation.tasks:
         return
-    is_drawn = "generation" in evaluation.tasks
+    is_drawn = not {"generation", "completion"}.isdisjoint(evaluation.tasks)
     number = min(evaluation.generated, len(pairs)) if is_drawn else len(pairs)
     least = number_of_features(evaluation.features, evaluation.judge) + 1
     if number < least:

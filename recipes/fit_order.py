@@ -17,6 +17,7 @@ from recipes.training_record import training_record, write_record
 
 def main(experiment: Experiment) -> None:
     """Fit and save."""
+    experiment.check_is_done()
     config = experiment.sequence_config()
     opened = experiment.data.open_train(config.image_size)
     order = FixedOrder(config)

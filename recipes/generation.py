@@ -41,8 +41,10 @@ class Drawer:
         first = APART * self.experiment.seed
         return range(first, first + number)
 
-    def draw(self, captions: Sequence[str], guidance_scale: float) -> Tensor:
-        """The tokens of an image for each caption."""
+    def draw(
+        self, captions: Sequence[str], guidance_scale: float, first: Tensor | None = None
+    ) -> Tensor:
+        """The tokens of an image for each caption, which may begin with given ones."""
         seeds = self.seeds(len(captions))
         parts = [slice(i, i + BATCH) for i in range(0, len(captions), BATCH)]
         tokens = [
@@ -50,6 +52,7 @@ class Drawer:
                 condition_on(captions[part], self.model, self.orderer, self.processor),
                 sampling=replace(self.experiment.sampling, guidance_scale=guidance_scale),
                 seeds=seeds[part],
+                first=None if first is None else first[part],
             )
             for part in parts
         ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orderer import complete_settings
-from recipes.comparison import check_seeds, write_comparison
+from recipes.comparison import Compared, write_comparison
 from recipes.engine.cli import run as start
 from recipes.engine.page import markdown_table
 from recipes.engine.results import write_json
@@ -32,13 +32,12 @@ TASKS = ("reconstruction", "strings")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Losslessness(Experiment):
+class Losslessness(Compared):
     """An experiment on strings, run with several numbers of tokens and seeds."""
 
     out: Path = Path("runs/losslessness")
     tokens: tuple[int, ...] = (2, 4, 8, 16)
     """Lengths K of the sequences; `orderer.token_dim` is their D."""
-    seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +45,6 @@ class Losslessness(Experiment):
             raise ValueError(
                 f"data.source must be strings, which are read, got {', '.join(self.data.source)}"
             )
-        check_seeds(self.seeds)
         if not self.tokens:
             raise ValueError("tokens must hold at least one number, got none")
         if "tokens" in self.orderer:

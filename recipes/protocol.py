@@ -12,6 +12,7 @@ from orderer.evaluation.bootstrap import DRAWS, LEVEL
 from orderer.evaluation.nearest import NEIGHBOURS
 from orderer.sequences import SequenceConfig
 from recipes.engine.settings import plain_settings
+from recipes.evaluation_settings import DRAWN
 from recipes.experiment import Experiment
 from recipes.judging import Judge
 from recipes.rating import LARGEST, STRETCHES
@@ -37,7 +38,7 @@ def protocol(
 ) -> dict[str, Any]:
     """How the figures were taken; null where a task that was not asked would have its own."""
     evaluation, tasks = experiment.evaluation, experiment.evaluation.tasks
-    is_drawn = not {"generation", "search"}.isdisjoint(tasks)
+    is_drawn = not DRAWN.isdisjoint(tasks)
     generated = min(evaluation.generated, len(unseen)) if is_drawn else None
     return {
         "tasks": list(tasks),

@@ -45,7 +45,7 @@ from orderer.objectives import BALANCED_EVERY
 from recipes.captioning import flops_of_writing
 from recipes.coevolution import FROZEN, RASTER, START, gather
 from recipes.coevolution_page import tables, write_coevolution_page
-from recipes.comparison import check_arms, check_measured, runs_of, tell, write_comparison
+from recipes.comparison import Compared, check_arms, check_measured, runs_of, tell, write_comparison
 from recipes.compute import flops_of
 from recipes.engine.cli import STOPPED_ITSELF
 from recipes.engine.cli import run as start
@@ -58,7 +58,7 @@ from recipes.joining import Joint, check_route
 from recipes.order_costs import costs_of, steps_within
 from recipes.training_record import RECORD
 from recipes.training_settings import JointTraining
-from recipes.variants import job_of, run_all, variant
+from recipes.variants import job_of, job_of_pair, run_all, variant
 
 ROUTES = ("align", "context", "decode", "rate")
 """By which the orderer hears of the AR model, and need not collapse."""
@@ -77,16 +77,15 @@ OF_RASTER: tuple[Task, ...] = (*OF_FRESH, "trunk")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coevolution(Experiment):
+class Coevolution(Compared):
     """An experiment whose third stage runs in several ways."""
 
     out: Path = Path("runs/coevolution")
     arms: tuple[str, ...] = (*ARMS, RASTER)
-    seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_arms(self.arms, (*ARMS, RASTER), self.seeds)
+        check_arms(self.arms, (*ARMS, RASTER))
         if self.evaluation.judge == "retrieval":
             raise ValueError(
                 "evaluation.judge must be apart from every arm: scenes, classes or words, got "
@@ -113,7 +112,11 @@ def main(proof: Coevolution) -> None:
     """Train stages 1 and 2, share the operations out, run every arm, measure, gather, write."""
     check_measured(proof, ("generation", *_distances(proof)))
     starts = {seed: proof.out / f"{START}-{seed}" for seed in proof.seeds}
-    run_all([_beginning(proof, seed, out) for seed, out in starts.items()], proof.processes)
+    begin = [
+        job_of_pair(variant(proof, out, seed), _asked(proof, OF_PAIR, OF_FRESH), proof.resume)
+        for seed, out in starts.items()
+    ]
+    run_all(begin, proof.processes)
     costs = count(proof, starts[proof.seeds[0]])
     joint = proof.train_joint
     spent = costs[joint.route].of(joint)
@@ -126,7 +129,11 @@ def main(proof: Coevolution) -> None:
         compute[RASTER] = _instead(proof, spent)
     runs = runs_of(proof.out, proof.arms, proof.seeds)
     jobs = [
-        _rival(proof, compute[arm]["steps"], seed, out)
+        job_of_pair(
+            raster_of(proof, compute[arm]["steps"], seed, out),
+            _asked(proof, OF_RASTER),
+            proof.resume,
+        )
         if arm == RASTER
         else _arm(proof, arm, steps[arm], seed, starts[seed], out)
         for (arm, seed), out in runs.items()
@@ -138,18 +145,6 @@ def main(proof: Coevolution) -> None:
     write_comparison(out, proof, every.values(), results, measured=starts.values())
     write_coevolution_page(proof.out, results)
     tell(tables(results), proof.out / "coevolution.html")
-
-
-def _beginning(proof: Coevolution, seed: int, out: Path) -> Job:
-    """Stages 1 and 2 of a seed, and their measures: its AR model is a fresh one."""
-    experiment = variant(proof, out, seed)
-    recipes = [
-        (("train_orderer",), out / "orderer" / RECORD),
-        (("write_tokens",), out / "held" / STORE),
-        (("train_ar",), out / "ar" / RECORD),
-        (_evaluation(proof, OF_PAIR, OF_FRESH), out / "evaluation.json"),
-    ]
-    return job_of(experiment, recipes, proof.resume)
 
 
 def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: Path) -> Job:
@@ -165,7 +160,7 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
     pair, fresh = out / "pair", out / "fresh"
     recipes = [
         (("train_joint",), out / "joint" / "orderer" / RECORD),
-        ((*_evaluation(proof, OF_PAIR), f"--out={pair}"), pair / "evaluation.json"),
+        (("evaluate", *_asked(proof, OF_PAIR), f"--out={pair}"), pair / "evaluation.json"),
     ]
     if arm == FROZEN:
         _link(fresh, begun)
@@ -174,7 +169,7 @@ def _arm(proof: Coevolution, arm: str, steps: int, seed: int, begun: Path, out: 
         recipes += [
             (("write_tokens", f"--out={fresh}"), fresh / "held" / STORE),
             (("train_ar", f"--out={fresh}"), fresh / "ar" / RECORD),
-            ((*_evaluation(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
+            (("evaluate", *_asked(proof, OF_FRESH), f"--out={fresh}"), fresh / "evaluation.json"),
         ]
     return replace(job_of(experiment, recipes, proof.resume), good=(0, STOPPED_ITSELF))
 
@@ -207,21 +202,10 @@ def _instead(proof: Coevolution, spent: int) -> dict[str, int]:
     return {"steps": steps, "flops": costs.total(steps)}
 
 
-def _rival(proof: Coevolution, steps: int, seed: int, out: Path) -> Job:
-    """Raster's only training, and its measures."""
-    recipes = [
-        (("fit_order",), out / "orderer" / RECORD),
-        (("write_tokens",), out / "held" / STORE),
-        (("train_ar",), out / "ar" / RECORD),
-        (_evaluation(proof, OF_RASTER), out / "evaluation.json"),
-    ]
-    return job_of(raster_of(proof, steps, seed, out), recipes, proof.resume)
-
-
-def _evaluation(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[str, ...]:
+def _asked(proof: Coevolution, *tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks, each once; distances and captions where a judge and AR models know of such."""
     asked = (*tasks, _distances(proof), _written(proof))
-    return ("evaluate", *dict.fromkeys(task for some in asked for task in some))
+    return tuple(dict.fromkeys(task for some in asked for task in some))
 
 
 def _distances(proof: Coevolution) -> tuple[Task, ...]:

@@ -20,7 +20,7 @@ import torch
 
 from data.scenes import NAMED_AT
 from orderer.evaluation import rank_correlation
-from recipes.comparison import check_seeds, runs_of, write_comparison
+from recipes.comparison import Compared, runs_of, write_comparison
 from recipes.engine import pictures
 from recipes.engine.cli import run as start
 from recipes.engine.page import Table, markdown_table
@@ -31,15 +31,10 @@ TASKS = ("retrieval", "reconstruction", "factors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policies(Experiment):
+class Policies(Compared):
     """An experiment on scenes, run with each caption policy and several seeds."""
 
     out: Path = Path("runs/policies")
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_seeds(self.seeds)
 
 
 def main(policies: Policies) -> None:

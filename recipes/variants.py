@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from data.tokens import STORE
 from recipes.engine.files import replace_file
 from recipes.engine.settings import plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
@@ -90,6 +91,18 @@ def job_of(
             options.append("--resume")
         todo.append((*tasks, *config, *options))
     return Job(name=out.name, log=out / "output.txt", recipes=todo)
+
+
+def job_of_pair(experiment: Experiment, tasks: Sequence[str], resume: bool) -> Job:
+    """Stage 1, or the fixed order that stands for it, stage 2, and their measures."""
+    out = experiment.out
+    recipes: list[tuple[Sequence[str], Path]] = [
+        (("fit_order" if experiment.order else "train_orderer",), out / "orderer" / RECORD),
+        (("write_tokens",), out / "held" / STORE),
+        (("train_ar",), out / "ar" / RECORD),
+        (("evaluate", *tasks), out / "evaluation.json"),
+    ]
+    return job_of(experiment, recipes, resume)
 
 
 def run_all(jobs: Sequence[Job], at_once: int) -> None:

@@ -37,6 +37,7 @@ BATCH = 250
 @torch.inference_mode()
 def main(experiment: Experiment) -> None:
     """Encode in fp32 and write."""
+    experiment.check_is_done()
     device = prepare_alone()
     model = load_sequence(experiment.out / "orderer").to(device)
     pairs = experiment.data.open_train(model.config.image_size)

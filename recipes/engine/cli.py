@@ -25,7 +25,6 @@ import yaml
 from safetensors import SafetensorError
 
 from .files import FULL
-from .processes import GONE, is_of_another_process
 
 C = TypeVar("C")
 STOPPED_ITSELF = 4
@@ -64,6 +63,8 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(STOPPED_ITSELF) from None
     except RuntimeError as error:
+        from .processes import GONE, is_of_another_process  # torch: a refusal need not wait for it
+
         if not is_of_another_process(error):
             raise
         print(

@@ -12,9 +12,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
-from .fast_matmul import is_fast_matmul
 from .files import JSON, replace_file
 
 PACKAGES = (
@@ -33,6 +30,11 @@ def provenance() -> dict[str, JSON]:
 
     The commit is null outside a repository and ends in "+changes" if the tree differs from it.
     """
+    # Here, because pages of results are read without torch, which takes seconds to import.
+    import torch
+
+    from .fast_matmul import is_fast_matmul
+
     return {
         "commit": _commit(),
         "versions": {

@@ -142,5 +142,8 @@ def test_one_scale_keeps_the_proportions_of_deviations():
 def test_what_random_orders_cannot_do_is_refused(model):
     with pytest.raises(ValueError, match=r"draws all 5 tokens, .* got prefix 2"):
         model.generate(model.unconditioned(1), prefix=2)
+    with pytest.raises(ValueError, match="random orders goes on from no tokens"):
+        tokens = torch.zeros(1, 2, model.config.token_dim)
+        model.generate(model.unconditioned(1), first=tokens)
     with pytest.raises(ValueError, match="in_trunk takes tokens in the order given"):
         ARConfig(order="random", head="in_trunk", condition="none")

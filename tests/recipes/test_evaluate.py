@@ -14,6 +14,7 @@ from ar import ARModel
 from data.scenes import GROUNDS, SHAPES, load_scenes
 from orderer import Orderer, OrdererConfig, OrdererProcessor
 from recipes import evaluate, judging, searching, train_orderer
+from recipes.completion import check_completes, given_of
 from recipes.conditions import condition_on
 from recipes.data_settings import DataSettings
 from recipes.engine.cli import run as start
@@ -21,6 +22,7 @@ from recipes.engine.settings import plain_settings
 from recipes.evaluation_settings import Evaluation
 from recipes.experiment import Experiment
 from recipes.finding import embed_captions, embeddings_at_prefixes
+from recipes.generation import Drawer
 from recipes.judging import check_judge, make_judge
 from recipes.protocol import decoding
 from recipes.questions import facts
@@ -81,6 +83,38 @@ def test_where_there_is_no_other_judge_the_orderer_judges(copied: Experiment) ->
     found = measured(itself, "generation")["results"]["separate"]["generation"]
     assert 0 <= found["found_at_1"] <= found["found_at_10"] < 1  # of 16 images
     assert found["real"]["found_at_10"] > found["real"]["found_at_1"]
+
+
+def test_images_are_completed_from_their_own_tokens(
+    copied: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, float, bool]] = []
+    draw = Drawer.draw
+
+    def seen(self: Drawer, captions: Any, scale: float, first: Any = None) -> torch.Tensor:
+        tokens = draw(self, captions, scale, first)
+        drawn.append((first.shape[1], scale, torch.allclose(tokens[:, : first.shape[1]], first)))
+        return tokens
+
+    monkeypatch.setattr(Drawer, "draw", seen)
+    evaluation = replace(copied.evaluation, guidance_scales=(2.0,), generated=8)
+    found = measured(replace(copied, evaluation=evaluation), "completion")
+    counts = [1, 2, 4, 8, 15]
+    assert drawn == [(k, scale, True) for scale in (1.0, 2.0) for k in counts]
+    assert found["protocol"]["generated"] == 8
+    by_scale = found["results"]["separate"]["completion"]
+    assert {scale: list(map(int, of)) for scale, of in by_scale.items()} == dict.fromkeys(
+        ("1", "2"), counts
+    )
+    assert all(0 <= each["colour"] <= 1 for of in by_scale.values() for each in of.values())
+    assert [given_of(tokens) for tokens in (1, 2, 5)] == [[], [1], [1, 2, 4]]
+
+
+def test_a_model_of_random_orders_completes_nothing(copied: Experiment) -> None:
+    model = ARModel.from_pretrained(copied.out / "ar")
+    model.config.order = "random"
+    with pytest.raises(ValueError, match="of the tokens' own order, got one of random ones"):
+        check_completes(model)
 
 
 def test_a_search_is_measured_by_what_it_draws(
@@ -230,7 +264,10 @@ def test_fidelity_needs_images_a_network_and_enough(
     copied: Experiment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(copied, capsys, "fidelity", "likelihood")
-    assert "of generation or reconstruction, evaluation.tasks has fidelity, likelihood" in said
+    assert (
+        "of generation, completion or reconstruction, evaluation.tasks has fidelity, likelihood"
+        in said
+    )
     own = replace(copied, evaluation=replace(copied.evaluation, judge="retrieval"))
     said = refusal(own, capsys, "generation", "fidelity")
     assert "among scenes, classes, words, got retrieval, or with that of evaluation.feat" in said

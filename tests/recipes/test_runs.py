@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from recipes import runs, train_ar, train_joint, train_orderer
+from recipes import evaluate, fit_order, runs, train_ar, train_joint, train_orderer, write_tokens
 from recipes.engine.cli import run as start
 from recipes.engine.cli import with_words
 from recipes.engine.run import Run
@@ -150,6 +150,14 @@ def test_all_settings_lie_beside_the_log(trained: Experiment) -> None:
     for name in ("orderer", "ar", "joint"):
         settings = json.loads((trained.out / f"logs/{name}.config.json").read_text())
         assert settings["train_ar"]["steps"] == 4 and settings["out"] == str(trained.out)
+
+
+@pytest.mark.parametrize("recipe", [fit_order, write_tokens, evaluate])
+def test_what_only_a_training_says_before_is_refused_elsewhere(
+    recipe: Any, trained: Experiment
+) -> None:
+    with pytest.raises(ValueError, match=r"dry_run is of the three trainings, .* got true"):
+        recipe.main(replace(trained, dry_run=True))
 
 
 def test_a_tracker_that_is_not_there_is_refused(tmp_path: Path) -> None:

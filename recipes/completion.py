@@ -1,0 +1,68 @@
+"""Images completed from the first of their own tokens: where what is drawn goes wrong.
+
+The more tokens are given, the fewer are drawn. Where figures hardly improve with the first ones, it
+is not the first ones that are hard to draw; where guidance changes nothing, the tokens that are
+given have said already what it asks for.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ar import ARModel
+from data import Pairs
+from orderer import prefix_lengths
+from recipes.comparison import UNGUIDED
+from recipes.decoding import BATCH, decoded
+from recipes.feature_space import FeatureSpace
+from recipes.fidelity import Fidelity
+from recipes.generation import Drawer, prompts
+from recipes.judging import Judge
+
+
+def check_completes(model: ARModel) -> None:
+    """Refuse a model that does not draw tokens in their own order.
+
+    Raises:
+        ValueError: for one of random orders.
+    """
+    if model.config.order != "given":
+        raise ValueError(
+            "the task completion needs an AR model of the tokens' own order, got one of random ones"
+        )
+
+
+def given_of(tokens: int) -> list[int]:
+    """How many are given: 1, 2, 4, ... and all but one."""
+    return sorted({k for k in (*prefix_lengths(tokens), tokens - 1) if 0 < k < tokens})
+
+
+def completion(
+    drawer: Drawer, pairs: Pairs, judge: Judge, space: FeatureSpace | None
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """By guidance scale and number of tokens that are given: what the judge says, and distances.
+
+    Each image is completed from its own tokens, for the caption that it would be drawn from.
+
+    Args:
+        drawer: draws the rest.
+        pairs: whose first images are completed.
+        judge: of the images.
+        space: takes distances to all images of the pairs, where there is one.
+    """
+    captions = prompts(drawer.experiment, pairs)
+    orderer = drawer.orderer
+    real = pairs.images[: len(captions)].split(BATCH)
+    tokens = torch.cat([orderer.encode(some.to(orderer.device)) for some in real])
+    fidelity = Fidelity(space, pairs.images) if space else None
+
+    def judged(count: int, scale: float) -> dict[str, Any]:
+        images: Tensor = decoded(orderer, drawer.draw(captions, scale, tokens[:, :count]))
+        return {**judge.score(images), **({"fidelity": fidelity.of(images)} if fidelity else {})}
+
+    scales = {f"{scale:g}": scale for scale in drawer.experiment.evaluation.guidance_scales}
+    return {
+        name: {str(k): judged(k, scale) for k in given_of(tokens.shape[1])}
+        for name, scale in {UNGUIDED: 1.0, **scales}.items()
+    }
