@@ -64,7 +64,8 @@ class ARConfig(CheckedConfig):
     prediction: Literal["data", "velocity", "noise"] = "data"
     """What the net of `flow`, `diffusion` and `in_trunk` predicts."""
     draws: int = 2
-    """Noise draws per token and step; they share one pass of the trunk."""
+    """Noise draws per token and step; they share one pass of the trunk, but with `in_trunk`, where
+    the pass holds as many noisy copies of each token."""
     timesteps: Density = "logit_normal"
     """Where `flow` and `in_trunk` draw their timesteps, see `draw_timesteps`; `diffusion` draws
     those of its schedule uniformly."""

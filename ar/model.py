@@ -154,7 +154,7 @@ class ARModel(CheckedModel):
             raise ValueError(
                 f"words must have {self.config.condition_dim} channels, got {words.shape[2]}"
             )
-        return Condition(states=self.project(words), keep=keep)
+        return Condition(states=self.project(words.to(self.null.dtype)), keep=keep)
 
     def conditioned_on_words(self, text: Int[Tensor, "B L"]) -> Condition:
         """Condition on a caption in the model's own words, tokenised by `OrdererProcessor.text`.
@@ -218,8 +218,12 @@ class ARModel(CheckedModel):
     def forward(
         self, tokens: Float[Tensor, "B K D"], condition: Condition
     ) -> Float[Tensor, "B K W"]:
-        """The trunk's states: position k predicts token k from the ones before it."""
-        return self.trunk(self.standardise(tokens)[:, :-1], condition)
+        """The trunk's states: position k predicts token k from the ones before it.
+
+        They stand in the order in which tokens are modelled, see `ordered`.
+        """
+        condition, (standard,) = self.ordered(condition, None, self.standardise(tokens))
+        return self.trunk(standard[:, :-1], condition)
 
     def loss(
         self,
@@ -277,23 +281,26 @@ class ARModel(CheckedModel):
     ) -> Float[Tensor, "B K"]:
         """The density of each token given the condition and the tokens before it, in nats.
 
-        It is the density of tokens, as the orderer makes them, plus a little noise: so it is exact
-        for every head that has one, and no head gains without bound where tokens hardly vary. It
-        compares heads and models of one orderer; divide by the channels for nats per dimension.
+        It is the density of tokens, as the orderer makes them, plus a little noise, so that no head
+        gains without bound where tokens hardly vary. A closed form for `mixture`, `regression` and
+        `categorical`; for heads that denoise see `log_density`; `energy` has none. It compares
+        heads and models of one orderer and one `scaling`; divide by the channels for nats per
+        dimension. Of a model of random orders, tokens stand in the order that was drawn.
 
         Args:
             tokens: without noise.
             condition: before them.
-            floor: deviation of the noise, in deviations of each channel; 0 only for heads with a
-                closed form (`mixture`, `regression`, `categorical`).
+            floor: deviation of the noise, in what each channel is divided by; 0 only for heads with
+                a closed form.
             generator: of the noise, on the model's device.
 
         Raises:
-            ValueError: for tokens of another size or not finite, a head without a likelihood, or a
-                packed model, which has no derivatives.
+            ValueError: for tokens of another size or not finite, a head without a likelihood, a
+                packed model, which has no derivatives, or one in train mode.
         """
         self._check_tokens(tokens, condition)
         self._check_unpacked("likelihood")
+        self._check_settled()
         standard, std = self.standardise(tokens), self.std[: tokens.shape[1]].expand_as(tokens)
         condition, (standard, std) = self.ordered(condition, generator, standard, std)
         noise = torch.randn(standard.shape, device=standard.device, generator=generator)
@@ -328,14 +335,15 @@ class ARModel(CheckedModel):
                 that are not one for each row, or first tokens of a model of random orders.
         """
         sampling = sampling or Sampling()
+        if self.config.condition == "none":  # which leaves nothing to guide by
+            sampling = replace(sampling, guidance_scale=1.0)
         prefix = self.config.tokens if prefix is None else prefix
         check_prefix(prefix, self.config.tokens)
         rows = len(condition.keep)
         seeds = torch.randint(2**62, (rows,)).tolist() if seeds is None else seeds
         if len(seeds) != rows:
             raise ValueError(f"each of the {rows} rows needs a seed, got {len(seeds)}")
-        if self.training:
-            raise ValueError("an AR model generates in eval mode, it is in train mode")
+        self._check_settled()
         condition = self._in_drawn_order(condition, seeds, prefix)
         first = self._begun(first, rows, prefix)
         noise_shape = (self.config.tokens, *self.head.noise_shape(sampling))
@@ -402,6 +410,7 @@ class ARModel(CheckedModel):
         """
         self._check_tokens(tokens)
         self._check_unpacked("captions")
+        self._check_settled()
         return write(
             speaker(
                 self.trunk,
@@ -421,6 +430,8 @@ class ARModel(CheckedModel):
     ) -> tuple[Float[Tensor, "B l V"], Int[Tensor, "B l"]]:
         """Scores of what comes after each word piece but the last, and what does."""
         self._check_length(text.shape[1])
+        if len(text) != len(tokens):
+            raise ValueError(f"{len(tokens)} sequences need as many captions, got {len(text)}")
         return self._written(tokens, text[:, :-1]).float(), self.own_words.targets(text)
 
     def _written(
@@ -469,6 +480,8 @@ class ARModel(CheckedModel):
         if self.config.order != "given":
             raise ValueError("a model of random orders goes on from no tokens, got first ones")
         check_tokens(first, self.config.tokens, self.config.token_dim)
+        if len(first) != rows:
+            raise ValueError(f"each of the {rows} rows needs first tokens, got {len(first)}")
         if first.shape[1] >= prefix:
             raise ValueError(
                 f"prefix must be above the {first.shape[1]} tokens given, got {prefix}"
@@ -483,6 +496,11 @@ class ARModel(CheckedModel):
             raise ValueError(
                 f"{len(tokens)} sequences need as many conditions, got {len(condition.keep)}"
             )
+
+    def _check_settled(self) -> None:
+        """A trunk may drop some of its states while it learns."""
+        if self.training:
+            raise ValueError("an AR model draws and scores in eval mode, it is in train mode")
 
     def _check_unpacked(self, what: str) -> None:
         """Packed layers have no derivatives, and mix dtypes where nothing is cached."""

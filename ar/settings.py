@@ -6,6 +6,8 @@ from typing import Literal, get_args
 Guidance = Literal["constant", "ramp"]
 Solver = Literal["euler", "heun", "multistep", "sde"]
 CacheKind = Literal["dynamic", "static"]
+MOST_SHIFT = 1e3
+"""Of the solver's steps, either way: beyond it they lie on one another in fp32."""
 CHOICES = {
     "guidance": get_args(Guidance),
     "solver": get_args(Solver),
@@ -59,8 +61,10 @@ class Sampling:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
-        if not 0 < self.shift < float("inf"):
-            raise ValueError(f"shift must be above 0, got {self.shift}")
+        if not 1 / MOST_SHIFT <= self.shift <= MOST_SHIFT:
+            raise ValueError(
+                f"shift must lie in {1 / MOST_SHIFT:g}..{MOST_SHIFT:g}, got {self.shift}"
+            )
 
     @property
     def is_guided(self) -> bool:

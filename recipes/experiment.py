@@ -101,6 +101,14 @@ class Experiment:
                 "checkpoint_in_background is for models that every process holds whole, got true "
                 "with execution.parallel=sharded"
             )
+        scales = (self.sampling.guidance_scale, *self.evaluation.guidance_scales)
+        is_conditional = self.ar.get("condition", "text") != "none"
+        if is_conditional and not self.train_ar.condition_drop and {*scales} != {1.0}:
+            raise ValueError(
+                "guidance compares with what is learned without a condition: "
+                "train_ar.condition_drop must be above 0, or sampling.guidance_scale and "
+                f"evaluation.guidance_scales 1, got 0 and {', '.join(map(str, scales))}"
+            )
         if self.data.templates and self.train_orderer.detail:
             raise ValueError(
                 "train_orderer.detail is for captions that grow in detail and data.templates for "

@@ -44,6 +44,8 @@ class Config:
     def __post_init__(self) -> None:
         if not self.captions:
             raise ValueError("captions must hold at least one caption, got none")
+        if not 0 <= self.seed < 2**62:
+            raise ValueError(f"seed must be at least 0 and below 2^62, got {self.seed}")
 
 
 @torch.inference_mode()

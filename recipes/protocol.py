@@ -129,8 +129,8 @@ def _scoring(experiment: Experiment, pairs: Pairs) -> dict[str, Any]:
     return {
         "images": min(experiment.evaluation.scored, len(pairs)),
         "noise_floor": NOISE_FLOOR,
-        "unit": "nats for each dimension of the orderer's tokens with that noise, in deviations of "
-        "each channel, on them",
+        "unit": "nats for each dimension of the orderer's tokens with that noise, in what the AR "
+        "model divides each channel by, on them",
     }
 
 

@@ -62,9 +62,10 @@ def main(experiment: Experiment) -> None:
     store.check_orderer(orderer.encoding_hash())
     held = TokenStore.open(experiment.out / "held")
     held.check_orderer(store.orderer_hash)
-    config = experiment.ar_config(orderer.config, store.orderer_hash, store.captions)
+    captions = (*store.captions, *held.captions)  # of both: a class may be among held pairs alone
+    config = experiment.ar_config(orderer.config, store.orderer_hash, captions)
     if config.condition == "text" or config.has_words:
-        check_captions(store.captions, processor)
+        check_captions(captions, processor)
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
     model = fitted(config, store, device)

@@ -7,6 +7,7 @@ and captions of the images, and the hash of the orderer that made them; and OUT/
 the pairs that `train_ar.held` sets apart for validation. Takes seconds.
 """
 
+import shutil
 from bisect import bisect_right
 from collections import Counter
 from itertools import accumulate
@@ -42,7 +43,10 @@ def main(experiment: Experiment) -> None:
     model = load_sequence(experiment.out / "orderer").to(device)
     pairs = experiment.data.open_train(model.config.image_size)
     rest, held = apart(pairs, experiment.train_ar.held)
-    for name, some in (("held", held), ("tokens", rest)):
+    stores = {"tokens": rest, "held": held}
+    for name in stores:  # an older one must not pass for a part of this split
+        shutil.rmtree(experiment.out / name, ignore_errors=True)
+    for name, some in stores.items():
         write(experiment.out / name, some, model, experiment.data.max_skipped)
 
 

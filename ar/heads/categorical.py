@@ -79,7 +79,9 @@ class CategoricalHead(StateHead):
         share = self.net(states).float().log_softmax(dim=-1).flatten(0, -2)  # [R, V]
         deviation = (self.deviation.float().square() + floor**2).sqrt()
         tokens_apart = tokens.float().flatten(0, -2) / deviation
-        far = torch.cdist(tokens_apart, self.centres.float() / deviation).square()
+        centres = self.centres.float() / deviation
+        exact = "donot_use_mm_for_euclid_dist"  # codes are tight: the expanded square loses digits
+        far = torch.cdist(tokens_apart, centres, compute_mode=exact).square()
         size = deviation.log().sum() + 0.5 * tokens.shape[-1] * math.log(2 * math.pi)
         return ((share - far / 2).logsumexp(dim=-1) - size).view(tokens.shape[:-1])
 

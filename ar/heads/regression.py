@@ -40,9 +40,9 @@ class RegressionHead(StateHead):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*n"]:
         """Squared error, the mean over channels; the deviation learns beside it, and adds 0."""
-        mean = self.net(states).float()
-        beside = -_gaussian(tokens.float(), mean.detach(), self.log_deviation)
-        return (tokens.float() - mean).square().mean(dim=-1) + beside - beside.detach()
+        mean, tokens = self.net(states).float(), tokens.float()
+        beside = -_gaussian(tokens.detach(), mean.detach(), self.log_deviation)
+        return (tokens - mean).square().mean(dim=-1) + beside - beside.detach()
 
     def log_prob(
         self,

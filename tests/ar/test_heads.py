@@ -242,6 +242,30 @@ def test_the_gaussian_of_a_regression_is_the_data_s_own() -> None:
     )
 
 
+def test_what_a_regression_asks_of_tokens_is_its_squared_error_alone() -> None:
+    head = make("regression")
+    assert isinstance(head, RegressionHead)
+    tokens, states = torch.randn(5, 2, requires_grad=True), torch.randn(5, 8)
+    head.loss(tokens, states).sum().backward()
+    torch.testing.assert_close(tokens.grad, (tokens - head.net(states)).detach())  # of 2 channels
+
+
+@torch.no_grad()
+def test_the_density_of_tight_codes_is_that_of_fp64() -> None:
+    head = make("categorical")
+    assert isinstance(head, CategoricalHead)
+    centres = torch.randn(128, 2)
+    head.centres.copy_(centres)
+    head.deviation.fill_(1e-3)
+    tokens, states = centres[:50] + 1e-3 * torch.randn(50, 2), torch.randn(50, 8)
+    share = head.net(states).double().log_softmax(dim=-1)
+    far = (tokens.double()[:, None] - centres.double()).square().sum(dim=-1) / 1e-6
+    known = (share - far / 2).logsumexp(dim=-1) - 2 * math.log(1e-3) - math.log(2 * math.pi)
+    torch.testing.assert_close(
+        head.log_prob(tokens, states, 0.0).double(), known, atol=2e-2, rtol=0
+    )
+
+
 @torch.no_grad()
 def test_codes_are_the_nearest_centres() -> None:
     head = make("categorical")

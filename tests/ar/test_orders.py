@@ -54,6 +54,14 @@ def test_a_state_sees_nothing_of_the_tokens_that_come_later_in_its_order(model):
 
 
 @torch.no_grad()
+def test_the_models_states_are_those_of_its_conditions_order(model):
+    order = [3, 1, 4, 0, 2]
+    condition, tokens = in_order(model, order), torch.randn(1, K, D)
+    states = model.trunk(model.standardise(tokens)[:, order][:, :-1], condition)
+    assert torch.equal(model(tokens, condition), states)
+
+
+@torch.no_grad()
 def test_a_state_knows_which_token_comes_next_and_which_one_came(model):
     tokens = torch.randn(1, 2, D)
     states = [

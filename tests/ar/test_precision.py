@@ -48,8 +48,10 @@ def test_a_packed_model_gives_no_likelihood(head: str) -> None:
 
 def test_a_model_in_train_mode_does_not_generate() -> None:
     model = make("flow").train()
-    with pytest.raises(ValueError, match="generates in eval mode, it is in train mode"):
+    with pytest.raises(ValueError, match="draws and scores in eval mode, it is in train mode"):
         model.generate(model.conditioned_on_class(torch.tensor([0])))
+    with pytest.raises(ValueError, match="draws and scores in eval mode, it is in train mode"):
+        model.log_prob(torch.randn(1, 3, 4), model.conditioned_on_class(torch.tensor([0])))
 
 
 def test_tokens_that_cannot_be_are_refused() -> None:

@@ -103,7 +103,7 @@ def test_deviations_of_generated_tokens_are_those_over_the_data_s(tiny_ar: ARMod
         ({"cache": "statik"}, "cache must be one of dynamic, static, got 'statik'"),
         ({"last_steps": 0}, "last_steps must be at least 1, a whole number, got 0"),
         ({"guidance_scale": -0.5}, "guidance_scale must be at least 0, got -0.5"),
-        ({"shift": 0.0}, "shift must be above 0, got 0.0"),
+        ({"shift": 1e-17}, "shift must lie in 0.001..1000, got 1e-17"),
         ({"temperature": float("nan")}, "temperature must be at least 0, got nan"),
     ],
 )
@@ -118,5 +118,7 @@ def test_calls_that_make_no_sense_are_refused(tiny_ar: ARModel, condition: Condi
         tiny_ar.generate(condition, seeds=[1, 2])
     with pytest.raises(ValueError, match="prefix must be above the 3 tokens given, got 3"):
         tiny_ar.generate(condition, first=torch.zeros(3, 3, 6), prefix=3)
+    with pytest.raises(ValueError, match="each of the 3 rows needs first tokens, got 2"):
+        tiny_ar.generate(condition, first=torch.zeros(2, 1, 6))
     with pytest.raises(ValueError, match="tokens must be finite"):
         tiny_ar.generate(condition, first=torch.full((3, 1, 6), float("nan")))

@@ -80,6 +80,7 @@ def test_a_search_among_one_is_none(
         ("--prefix=17", "prefix must lie in 1..16, got 17"),
         ("--prefix=0", "prefix must lie in 1..16, got 0"),
         ("--sampling.steps=0", "steps must be at least 1, a whole number, got 0"),
+        ("--seed=-1", "seed must be at least 0 and below 2^62, got -1"),
         ("--search.candidates=0", "candidates must be at least 1, got 0"),
         ("--search.enough=0.5", "enough is for early_exit, got 0.5 for best_of"),
     ],

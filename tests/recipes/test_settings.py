@@ -1,15 +1,19 @@
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ar import Sampling
 from recipes.engine.settings import (
     check_same_settings,
     plain_settings,
     scalars_named,
     settings_named,
 )
+from recipes.evaluation_settings import Evaluation
 from recipes.experiment import Experiment
+from recipes.training_settings import ARTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +76,13 @@ def test_a_preempted_program_does_not_end_like_one_that_failed(code: int) -> Non
     with pytest.raises(ValueError, match=rf"must not be among 1\.\.4, .* got {code}$"):
         Experiment(preempted_code=code)
     assert Experiment(preempted_code=75).preempted_code == 75
+
+
+@pytest.mark.parametrize("changes", [{}, {"sampling": Sampling(guidance_scale=1.0)}])
+def test_guidance_by_a_condition_that_is_never_dropped_is_refused(changes: dict[str, Any]) -> None:
+    training = ARTraining(condition_drop=0.0)
+    evaluation = Evaluation(guidance_scales=(2.5,))
+    with pytest.raises(ValueError, match=r"condition_drop must be above 0, .* got 0 and .*2\.5$"):
+        Experiment(train_ar=training, evaluation=evaluation, **changes)
+    Experiment(train_ar=training, sampling=Sampling(guidance_scale=1.0))
+    Experiment(train_ar=training, ar={"condition": "none"})

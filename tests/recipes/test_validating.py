@@ -15,6 +15,7 @@ from ar import ARModel
 from data import TokenStore, write_tokens
 from orderer import Orderer, OrdererProcessor
 from recipes import train_ar, validating
+from recipes import write_tokens as write_recipe
 from recipes.conditions import condition_on
 from recipes.engine.run import Run
 from recipes.experiment import Experiment
@@ -143,3 +144,35 @@ def test_tokens_held_for_another_orderer_are_refused(trained: Experiment, tmp_pa
     )  # fmt: skip
     with pytest.raises(ValueError, match="these tokens were made by orderer bbbbbbbbbbbb"):
         train_ar.main(replace(trained, out=tmp_path / "run"))
+
+
+def test_a_class_of_held_pairs_alone_is_known(trained: Experiment, tmp_path: Path) -> None:
+    shutil.copytree(trained.out / "orderer", tmp_path / "orderer")
+    known = TokenStore.open(trained.out / "held")
+    for name, said in (("tokens", ("cat", "dog")), ("held", ("dog", "emu"))):
+        write_tokens(
+            tmp_path / name,
+            known.tokens[:4].float() + torch.randn(4, 1, 1),
+            ["a", "b", "c", "d"],
+            [(caption,) for caption in said * 2],
+            orderer_hash=known.orderer_hash,
+            fingerprint="x",
+        )
+    ar = {**trained.ar, "condition": "class"}
+    train_ar.main(replace(trained, out=tmp_path, ar=ar))
+    assert ARModel.from_pretrained(tmp_path / "ar").config.class_names == ["cat", "dog", "emu"]
+
+
+def test_tokens_of_an_older_split_do_not_stay(
+    trained: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("orderer", "tokens", "held"):
+        shutil.copytree(trained.out / name, tmp_path / name)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write_recipe, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_recipe.main(replace(trained, out=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["orderer"]
