@@ -15,7 +15,6 @@ from data import Pairs
 from orderer import prefix_lengths
 from recipes.comparison import UNGUIDED
 from recipes.decoding import BATCH, decoded
-from recipes.feature_space import FeatureSpace
 from recipes.fidelity import Fidelity
 from recipes.generation import Drawer, prompts
 from recipes.judging import Judge
@@ -39,7 +38,7 @@ def given_of(tokens: int) -> list[int]:
 
 
 def completion(
-    drawer: Drawer, pairs: Pairs, judge: Judge, space: FeatureSpace | None
+    drawer: Drawer, pairs: Pairs, judge: Judge, fidelity: Fidelity | None
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """By guidance scale and number of tokens that are given: what the judge says, and distances.
 
@@ -49,13 +48,12 @@ def completion(
         drawer: draws the rest.
         pairs: whose first images are completed.
         judge: of the images.
-        space: takes distances to all images of the pairs, where there is one.
+        fidelity: takes distances to all images of the pairs, where they are asked for.
     """
     captions = prompts(drawer.experiment, pairs)
     orderer = drawer.orderer
     real = pairs.images[: len(captions)].split(BATCH)
     tokens = torch.cat([orderer.encode(some.to(orderer.device)) for some in real])
-    fidelity = Fidelity(space, pairs.images) if space else None
 
     def judged(count: int, scale: float) -> dict[str, Any]:
         images: Tensor = decoded(orderer, drawer.draw(captions, scale, tokens[:, :count]))

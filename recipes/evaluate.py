@@ -60,7 +60,7 @@ from recipes.engine.training import prepare_alone
 from recipes.evaluation_settings import DRAWN
 from recipes.experiment import Experiment
 from recipes.feature_space import JUDGE, check_apart
-from recipes.fidelity import check_enough, check_fidelity, make_space
+from recipes.fidelity import DISTANT, Fidelity, check_enough, check_fidelity, make_space
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.generation import Drawer, generation, prompts
 from recipes.judging import Judge, make_judge
@@ -241,11 +241,15 @@ def drawn(drawer: Drawer, measures: Measures, folder: Path) -> dict[str, Any]:
     """What the AR model draws from captions, as far as it is asked."""
     tasks, judge, unseen = drawer.experiment.evaluation.tasks, measures.judge, measures.unseen
     found: dict[str, Any] = {}
-    if judge is not None and "generation" in tasks:
-        found["generation"] = generation(drawer, unseen, judge, measures.eyes.space, folder)
-    if judge is not None and "completion" in tasks:
-        found["completion"] = completion(drawer, unseen, judge, measures.eyes.space)
-    if judge is not None and "search" in tasks:
+    if judge is None:
+        return found
+    space = measures.eyes.space
+    fidelity = Fidelity(space, unseen.images) if space and not DISTANT.isdisjoint(tasks) else None
+    if "generation" in tasks:
+        found["generation"] = generation(drawer, unseen, judge, fidelity, folder)
+    if "completion" in tasks:
+        found["completion"] = completion(drawer, unseen, judge, fidelity)
+    if "search" in tasks:
         captions = prompts(drawer.experiment, unseen)
         found["search"] = quality_by_budget(drawer, captions, judge, folder)
     return found

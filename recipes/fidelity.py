@@ -16,8 +16,8 @@ from recipes.experiment import Experiment
 from recipes.feature_space import JUDGE, OF_JUDGES, FeatureSpace, number_of_features
 from recipes.judging import Judge
 
-SEEN = frozenset({"generation", "completion", "reconstruction"})
-"""Tasks whose images distances are taken of."""
+DISTANT = frozenset({"generation", "completion"})
+"""Tasks that draw images of which distances are taken, beside those that are rebuilt."""
 
 
 def can_see(evaluation: Evaluation) -> bool:
@@ -34,7 +34,7 @@ def check_fidelity(experiment: Experiment) -> None:
     evaluation = experiment.evaluation
     if "fidelity" not in evaluation.tasks:
         return
-    if SEEN.isdisjoint(evaluation.tasks):
+    if (DISTANT | {"reconstruction"}).isdisjoint(evaluation.tasks):
         raise ValueError(
             "the task fidelity measures the images of generation, completion or reconstruction, "
             f"evaluation.tasks has {', '.join(evaluation.tasks)}"
@@ -55,7 +55,7 @@ def check_enough(experiment: Experiment, pairs: Pairs) -> None:
     evaluation = experiment.evaluation
     if "fidelity" not in evaluation.tasks:
         return
-    is_drawn = not {"generation", "completion"}.isdisjoint(evaluation.tasks)
+    is_drawn = not DISTANT.isdisjoint(evaluation.tasks)
     number = min(evaluation.generated, len(pairs)) if is_drawn else len(pairs)
     least = number_of_features(evaluation.features, evaluation.judge) + 1
     if number < least:

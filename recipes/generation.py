@@ -17,7 +17,6 @@ from recipes.conditions import condition_on
 from recipes.decoding import BATCH, decoded
 from recipes.engine.sheets import captioned_grid
 from recipes.experiment import Experiment
-from recipes.feature_space import FeatureSpace
 from recipes.fidelity import Fidelity, sentence
 from recipes.judging import Judge, learned_images
 
@@ -67,20 +66,19 @@ def prompts(experiment: Experiment, pairs: Pairs, number: int | None = None) -> 
 
 
 def generation(
-    drawer: Drawer, pairs: Pairs, judge: Judge, space: FeatureSpace | None, folder: Path
+    drawer: Drawer, pairs: Pairs, judge: Judge, fidelity: Fidelity | None, folder: Path
 ) -> dict[str, Any]:
     """Generate an image for one caption of each of the first pairs, and judge them.
 
     Beside the judge's figures stand `deviations`, see `ar.evaluation`, and those of the same images
     rebuilt from their own tokens, which bound what can be reached, of the real ones, and what
-    `chance` gives; distances to all images of the pairs where there is a space to take them in.
+    `chance` gives; distances to all images of the pairs where they can be taken.
     """
     experiment, orderer = drawer.experiment, drawer.orderer
     captions = prompts(experiment, pairs)
     real = pairs.images[: len(captions)]
     encoded = [orderer.encode(some.to(orderer.device)) for some in real.split(BATCH)]
     rebuilt = decoded(orderer, torch.cat(encoded))
-    fidelity = Fidelity(space, pairs.images) if space else None
 
     def judged(guidance_scale: float, picture: str) -> dict[str, Any]:
         tokens = drawer.draw(captions, guidance_scale)

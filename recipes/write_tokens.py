@@ -43,10 +43,9 @@ def main(experiment: Experiment) -> None:
     model = load_sequence(experiment.out / "orderer").to(device)
     pairs = experiment.data.open_train(model.config.image_size)
     rest, held = apart(pairs, experiment.train_ar.held)
-    stores = {"tokens": rest, "held": held}
-    for name in stores:  # an older one must not pass for a part of this split
-        shutil.rmtree(experiment.out / name, ignore_errors=True)
-    for name, some in stores.items():
+    # Last, and not there before: an older one must not pass for a part of this split.
+    shutil.rmtree(experiment.out / "held", ignore_errors=True)
+    for name, some in (("tokens", rest), ("held", held)):
         write(experiment.out / name, some, model, experiment.data.max_skipped)
 
 
