@@ -232,6 +232,7 @@ class ARModel(CheckedModel):
         generator: torch.Generator | None = None,
         *,
         context: Float[Tensor, "B K D"] | None = None,
+        forgotten: Bool[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "K"]:
         """The head's loss at each position, the mean over images; see `Head.loss_through`.
 
@@ -241,11 +242,15 @@ class ARModel(CheckedModel):
             generator: of noise and timesteps, on the model's device.
             context: the tokens that are looked back at; the same by default. In train mode they
                 carry `config.context_noise`.
+            forgotten: the images whose tokens are not looked back at: each stands as the mean of
+                all. What is learned of them guides, see `Sampling.context_scale`.
         """
         self._check_tokens(tokens, condition)
         target = self.standardise(tokens)
         context = target if context is None else self.standardise(context)
         context = self._noisy(context, generator) if self.training else context
+        if forgotten is not None:
+            context = context.masked_fill(forgotten[:, None, None], 0)
         condition, (target, context) = self.ordered(condition, generator, target, context)
         return self.head.loss_through(self.trunk, target, context, condition, generator).mean(dim=0)
 
@@ -351,7 +356,7 @@ class ARModel(CheckedModel):
             self.trunk,
             self.head,
             condition,
-            self.unconditioned(rows) if sampling.is_guided else None,
+            self.unconditioned(rows),
             first,
             row_noise(seeds, noise_shape, self.null.device),
             sampling,

@@ -1,4 +1,4 @@
-"""Sampling tokens one after another, cached and batched, guided and unguided rows together.
+"""Sampling tokens one after another, cached and batched, with the rows that guidance compares with.
 
     B batch   C places of the condition   k tokens so far   K tokens at the end
     D channels of a token   W width   S noises for a token   N channels of each
@@ -32,7 +32,7 @@ def sample_tokens(
     trunk: Trunk,
     head: Head,
     condition: Condition,
-    null: Condition | None,
+    null: Condition,
     first: Float[Tensor, "B k D"],
     noise: Float[Tensor, "B K S N"],
     sampling: Sampling,
@@ -44,7 +44,7 @@ def sample_tokens(
         trunk: reads the condition and the tokens so far.
         head: draws a token from what was seen.
         condition: one row per image.
-        null: the rows without a condition for guidance; None without guidance.
+        null: the same rows without a condition.
         first: tokens that are there already, none or fewer than `prefix`.
         noise: from which each of all K tokens is drawn.
         sampling: how.
@@ -52,37 +52,39 @@ def sample_tokens(
     """
     count = noise.shape[1]
     reader = Reader(trunk, condition, null, sampling, prefix)
-    reader.read(trunk.sequence(first, condition.order))
+    reader.read(first)
     prepared: dict[int, Draw] = {}  # by the number of steps
     tokens = first
     for k in range(first.shape[1], prefix):
         steps = sampling.steps_at(k, count)
         if steps not in prepared:
             prepared[steps] = head.drawing(sampling.with_steps(steps))
-        token = prepared[steps](reader.seen(k), noise[:, k], sampling.scale_at(k, count))
+        token = prepared[steps](reader.seen(k, sampling.scales_at(k, count)), noise[:, k])
         tokens = torch.cat([tokens, token[:, None]], dim=1)
         if k + 1 < prefix:
-            reader.read(trunk.sequence(tokens, condition.order)[:, -1:])
+            reader.read(tokens)
     return tokens
 
 
 class Reader:
-    """Runs the trunk on, and remembers: guided rows, and below them unguided ones."""
+    """Runs the trunk on, and remembers: whole rows, and below them those without something."""
 
     def __init__(
         self,
         trunk: Trunk,
         condition: Condition,
-        null: Condition | None,
+        null: Condition,
         sampling: Sampling,
         prefix: int,
     ) -> None:
         self.trunk = trunk
-        self.kinds = 1 if null is None else 2
-        both = condition if null is None else stack_conditions(condition, null)
-        conditions = both.keep.shape[1]
-        self.unread: Tensor | None = both.states
-        self.keep = F.pad(both.keep, (0, prefix), value=True)  # the start and all but the last
+        self.order = condition.order
+        self.without = tuple(sampling.scales)
+        given = {"condition": null, "context": condition}
+        rows = stack_conditions(condition, *[given[name] for name in self.without])
+        self.conditions = conditions = rows.keep.shape[1]
+        self.unread: Tensor = rows.states
+        self.keep = F.pad(rows.keep, (0, prefix), value=True)  # the start and all but the last
         self.places = trunk.places(conditions, prefix + 1)  # one more to peek at
         self.length = 0
         self.states: Tensor  # of the last place, once something is read
@@ -93,23 +95,26 @@ class Reader:
             else DynamicCache(config=config)
         )
 
-    def read(self, x: Float[Tensor, "B n W"]) -> None:
-        """Read new places, the same for guided and unguided rows."""
-        x = x.repeat(self.kinds, 1, 1)
-        if self.unread is not None:
-            x, self.unread = torch.cat([self.unread, x], dim=1), None
+    def read(self, tokens: Float[Tensor, "B k D"]) -> None:
+        """Read what is new of the tokens so far; a row without context reads the mean of all."""
+        blank = torch.zeros_like(tokens)
+        kinds = [tokens, *[blank if name == "context" else tokens for name in self.without]]
+        x = torch.cat([self.trunk.sequence(each, self.order) for each in kinds])
+        x = torch.cat([self.unread, x[:, max(0, self.length - self.conditions) :]], dim=1)
+        self.unread = self.unread[:, :0]
         new, self.length = x.shape[1], self.length + x.shape[1]
         mask = see_before(self.keep[:, : self.length], new)
         mask = F.pad(mask, (0, self._cached() - self.length))
         places = self.places[self.length - new : self.length]
         self.states = self.trunk.run(x, mask, places, self.cache).last_hidden_state[:, -1]
 
-    def seen(self, position: int) -> Seen:
-        """What a token is drawn from."""
-        guided, *unguided = self.states.chunk(self.kinds)
+    def seen(self, position: int, scales: tuple[float, ...]) -> Seen:
+        """What a token is drawn from, and with how much guidance."""
+        whole, *without = self.states.chunk(1 + len(self.without))
         return Seen(
-            states=guided,
-            unguided=unguided[0] if unguided else None,
+            states=whole,
+            without=tuple(without),
+            scales=scales,
             peek=self._peek,
             position=position,
         )
@@ -144,10 +149,10 @@ class _Forgetful(DynamicCache):
         )
 
 
-def stack_conditions(first: Condition, second: Condition) -> Condition:
-    """Put two batches of conditions in one, the shorter padded."""
-    length = max(first.keep.shape[1], second.keep.shape[1])
-    parts = [(c, length - c.keep.shape[1]) for c in (first, second)]
+def stack_conditions(*conditions: Condition) -> Condition:
+    """Put batches of conditions in one, the shorter padded."""
+    length = max(each.keep.shape[1] for each in conditions)
+    parts = [(each, length - each.keep.shape[1]) for each in conditions]
     return Condition(
         states=torch.cat([F.pad(c.states, (0, 0, 0, missing)) for c, missing in parts]),
         keep=torch.cat([F.pad(c.keep, (0, missing)) for c, missing in parts]),

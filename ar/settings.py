@@ -25,9 +25,12 @@ class Sampling:
     """
 
     guidance_scale: float = 1.5
-    """1.0 is off."""
+    """Away from what is drawn without the condition; 1.0 is off."""
+    context_scale: float = 1.0
+    """Away from what is drawn without the tokens before, of a model that has learned some images
+    so; 1.0 is off. Source: history guidance, Song et al. 2025, https://arxiv.org/abs/2502.06764."""
     guidance: Guidance = "constant"
-    """`ramp` rises linearly over the tokens and has the whole scale at the last one."""
+    """`ramp` rises linearly over the tokens and has the whole scales at the last one."""
     match_norm: bool = False
     """Whether what was guided keeps the norm that it had: strong guidance otherwise inflates it. Of
     heads that predict a token: those that denoise, and `regression`."""
@@ -57,7 +60,7 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} must be at least 1, a whole number, got {value}")
-        for name in ("guidance_scale", "temperature"):
+        for name in ("guidance_scale", "context_scale", "temperature"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
@@ -67,15 +70,15 @@ class Sampling:
             )
 
     @property
-    def is_guided(self) -> bool:
-        """Whether unguided rows are needed."""
-        return self.guidance_scale != 1.0
+    def scales(self) -> dict[str, float]:
+        """Of what is guided by: the `condition`, the `context`, where they are not off."""
+        scales = {"condition": self.guidance_scale, "context": self.context_scale}
+        return {name: scale for name, scale in scales.items() if scale != 1.0}
 
-    def scale_at(self, k: int, tokens: int) -> float:
-        """The guidance scale of token k (from 0) of so many."""
-        if self.guidance == "constant":
-            return self.guidance_scale
-        return 1 + (self.guidance_scale - 1) * (k + 1) / tokens
+    def scales_at(self, k: int, tokens: int) -> tuple[float, ...]:
+        """The `scales` of token k (from 0) of so many."""
+        share = 1.0 if self.guidance == "constant" else (k + 1) / tokens
+        return tuple(1 + (scale - 1) * share for scale in self.scales.values())
 
     def steps_at(self, k: int, tokens: int) -> int:
         """The steps of token k (from 0) of so many."""

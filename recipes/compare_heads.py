@@ -40,8 +40,6 @@ from recipes.comparison import (
     Compared,
     check_arms,
     check_measured,
-    check_unguided,
-    guided,
     runs_of,
     tell,
     write_comparison,
@@ -82,15 +80,12 @@ class Comparison(Compared):
     out: Path = Path("runs/heads")
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (0,)
-    guidance_scales: tuple[float, ...] = (1.0, 1.5)
-    """With which every arm generates; 1.0, which is unguided, is always among them."""
     tokens_from: Path | None = None
     """A folder that holds `orderer`, `tokens` and `held`; null trains and writes them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_arms(self.arms, ARMS)
-        check_unguided(self.guidance_scales)
         if self.train_ar.caption_weight:
             raise ValueError(
                 "arms are compared at equal cost, and that of writing captions is not counted: "
@@ -160,8 +155,7 @@ def of_arm(comparison: Comparison, arm: str, steps: int, seed: int, out: Path) -
         seed,
         ar={**comparison.ar, **ARMS[arm]},
         train_ar=replace(comparison.train_ar, steps=steps),
-        sampling=replace(comparison.sampling, guidance_scale=1.0),
-        evaluation=guided(comparison.evaluation, comparison.guidance_scales),
+        sampling=replace(comparison.sampling, guidance_scale=1.0, context_scale=1.0),
     )
 
 

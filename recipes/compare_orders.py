@@ -41,8 +41,6 @@ from recipes.comparison import (
     Compared,
     check_arms,
     check_measured,
-    check_unguided,
-    guided,
     runs_of,
     tell,
     write_comparison,
@@ -88,13 +86,10 @@ class Laboratory(Compared):
 
     out: Path = Path("runs/orders")
     arms: tuple[str, ...] = tuple(ARMS)
-    guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.5)
-    """With which every arm generates; 1.0, which is unguided, is always among them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_arms(self.arms, ARMS)
-        check_unguided(self.guidance_scales)
         if self.order or "order" in self.ar:
             raise ValueError("order and ar.order are what the arms differ in, and cannot be set")
 
@@ -123,7 +118,7 @@ def main(laboratory: Laboratory) -> None:
     drawn = laboratory.out / "pictures"
     draw_paths(drawn / "paths.png")
     first = {arm: experiments[arm, laboratory.seeds[0]] for arm in laboratory.arms}
-    draw_together(first, max(laboratory.guidance_scales), drawn / "drawn.png")
+    draw_together(first, results["arms"], drawn / "drawn.png")
     write_orders_page(laboratory.out, results, runs)
     tell(tables(results), laboratory.out / "orders.html")
 
@@ -158,8 +153,7 @@ def of_arm(laboratory: Laboratory, arm: str, steps: int, seed: int, out: Path) -
         ar={**laboratory.ar, **changes.get("ar", {})},
         train_orderer=replace(training, objectives=objectives),
         train_ar=replace(laboratory.train_ar, steps=steps),
-        sampling=replace(laboratory.sampling, guidance_scale=1.0),
-        evaluation=guided(laboratory.evaluation, laboratory.guidance_scales),
+        sampling=replace(laboratory.sampling, guidance_scale=1.0, context_scale=1.0),
     )
 
 

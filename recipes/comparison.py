@@ -10,7 +10,7 @@ from recipes.engine.page import Table, markdown_table
 from recipes.engine.result_kinds import write_result
 from recipes.engine.results import provenance
 from recipes.engine.settings import plain_settings
-from recipes.evaluation_settings import Evaluation, Task
+from recipes.evaluation_settings import Task
 from recipes.experiment import Experiment
 from recipes.feature_space import check_apart
 from recipes.fidelity import check_enough, check_fidelity
@@ -21,8 +21,6 @@ from recipes.training_record import RECORD
 Arm = TypeVar("Arm")
 FRECHET, KERNEL = "Fréchet", "kernel"
 """Distances of generated images, as arms are compared by them."""
-UNGUIDED = "1"
-"""The guidance scale that leaves a model as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +50,6 @@ def check_arms(arms: Sequence[str], known: Collection[str]) -> None:
         raise ValueError("arms must hold at least one, got none")
 
 
-def check_unguided(guidance_scales: Sequence[float]) -> None:
-    """Refuse to compare with guidance alone.
-
-    Raises:
-        ValueError: with the scales.
-    """
-    if 1.0 not in guidance_scales:
-        raise ValueError(
-            "guidance_scales must hold 1.0, which is unguided, got "
-            f"{', '.join(map(str, guidance_scales))}"
-        )
-
-
 def check_measured(experiment: Experiment, tasks: Sequence[Task]) -> None:
     """Refuse now what evaluation would refuse after the trainings.
 
@@ -82,16 +67,6 @@ def check_measured(experiment: Experiment, tasks: Sequence[Task]) -> None:
 def runs_of(out: Path, arms: Sequence[Arm], seeds: Sequence[int]) -> dict[tuple[Arm, int], Path]:
     """The folder of each run, all arms of the first seed first."""
     return {(arm, seed): out / f"{arm}-{seed}" for seed in seeds for arm in arms}
-
-
-def guided(evaluation: Evaluation, scales: Sequence[float]) -> Evaluation:
-    """An evaluation that generates with all of some scales, besides without guidance."""
-    return replace(evaluation, guidance_scales=tuple(scale for scale in scales if scale != 1.0))
-
-
-def by_guidance(generation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What was found of images drawn with each guidance scale, without guidance first."""
-    return {UNGUIDED: generation, **generation.get("guided", {})}
 
 
 def curves_of(arms: Mapping[str, Any], name: str) -> dict[str, dict[int, float]]:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ar import ARModel
+from ar import ARModel, Sampling
 from data import Pairs
 from orderer import prefix_lengths
-from recipes.comparison import UNGUIDED
 from recipes.decoding import BATCH, decoded
 from recipes.fidelity import Fidelity
 from recipes.generation import Drawer, prompts
+from recipes.guidance import samplings
 from recipes.judging import Judge
 
 
@@ -40,7 +40,7 @@ def given_of(tokens: int) -> list[int]:
 def completion(
     drawer: Drawer, pairs: Pairs, judge: Judge, fidelity: Fidelity | None
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """By guidance scale and number of tokens that are given: what the judge says, and distances.
+    """By guidance and number of tokens that are given: what the judge says, and distances.
 
     Each image is completed from its own tokens, for the caption that it would be drawn from.
 
@@ -55,12 +55,11 @@ def completion(
     real = pairs.images[: len(captions)].split(BATCH)
     tokens = torch.cat([orderer.encode(some.to(orderer.device)) for some in real])
 
-    def judged(count: int, scale: float) -> dict[str, Any]:
-        images: Tensor = decoded(orderer, drawer.draw(captions, scale, tokens[:, :count]))
+    def judged(count: int, sampling: Sampling) -> dict[str, Any]:
+        images: Tensor = decoded(orderer, drawer.draw(captions, sampling, tokens[:, :count]))
         return {**judge.score(images), **({"fidelity": fidelity.of(images)} if fidelity else {})}
 
-    scales = {f"{scale:g}": scale for scale in drawer.experiment.evaluation.guidance_scales}
     return {
-        name: {str(k): judged(k, scale) for k in given_of(tokens.shape[1])}
-        for name, scale in {UNGUIDED: 1.0, **scales}.items()
+        name: {str(k): judged(k, sampling) for k in given_of(tokens.shape[1])}
+        for name, sampling in samplings(drawer.experiment).items()
     }

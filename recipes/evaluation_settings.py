@@ -44,6 +44,8 @@ class Evaluation:
     """Images to generate, from the first captions of the unseen (or test) split."""
     guidance_scales: tuple[float, ...] = ()
     """Others than that of `sampling`, with which the same images are generated as well."""
+    context_scales: tuple[float, ...] = ()
+    """Others than that of `sampling`, with each of which they are generated at each of those."""
     judge: Literal["scenes", "classes", "words", "retrieval"] = "scenes"
     """Who judges generated images: a network trained on real scenes, on real classes, or on the
     commonest words of real captions; or the orderer's own retrieval (which then judges itself)."""
@@ -74,6 +76,8 @@ class Evaluation:
         at_least(1, generated=self.generated, scored=self.scored)
         for scale in self.guidance_scales:
             at_least(0, guidance_scales=scale)
+        for scale in self.context_scales:
+            at_least(0, context_scales=scale)
         at_least(1, judge_steps=self.judge_steps, judge_scenes=self.judge_scenes)
         at_least(1, probe_steps=self.probe_steps)
         at_least(2, probe_scenes=self.probe_scenes)

@@ -1,14 +1,14 @@
 """Images drawn from the captions of a split, and what a judge says of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ar import ARModel
+from ar import ARModel, Sampling
 from ar.evaluation import deviations, drifting
 from data import Pairs
 from orderer import OrdererProcessor
@@ -18,6 +18,7 @@ from recipes.decoding import BATCH, decoded
 from recipes.engine.sheets import captioned_grid
 from recipes.experiment import Experiment
 from recipes.fidelity import Fidelity, sentence
+from recipes.guidance import samplings
 from recipes.judging import Judge, learned_images
 
 GRID = 24
@@ -41,7 +42,7 @@ class Drawer:
         return range(first, first + number)
 
     def draw(
-        self, captions: Sequence[str], guidance_scale: float, first: Tensor | None = None
+        self, captions: Sequence[str], sampling: Sampling, first: Tensor | None = None
     ) -> Tensor:
         """The tokens of an image for each caption, which may begin with given ones."""
         seeds = self.seeds(len(captions))
@@ -49,7 +50,7 @@ class Drawer:
         tokens = [
             self.model.generate(
                 condition_on(captions[part], self.model, self.orderer, self.processor),
-                sampling=replace(self.experiment.sampling, guidance_scale=guidance_scale),
+                sampling=sampling,
                 seeds=seeds[part],
                 first=None if first is None else first[part],
             )
@@ -80,26 +81,27 @@ def generation(
     encoded = [orderer.encode(some.to(orderer.device)) for some in real.split(BATCH)]
     rebuilt = decoded(orderer, torch.cat(encoded))
 
-    def judged(guidance_scale: float, picture: str) -> dict[str, Any]:
-        tokens = drawer.draw(captions, guidance_scale)
+    def judged(name: str, sampling: Sampling, picture: str) -> dict[str, Any]:
+        tokens = drawer.draw(captions, sampling)
         images = decoded(orderer, tokens)
-        captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / picture, 6)
+        captioned_grid(images[:GRID].numpy(), captions[:GRID], folder / f"{picture}.png", 6)
         standard = drawer.model.standardise(tokens)
         spread = deviations(standard).tolist() if len(tokens) > 1 else []
         if drifts := drifting(spread):
             places = ", ".join(map(str, drifts))
-            print(f"guidance {guidance_scale:g}: tokens {places} spread otherwise than the data's")
+            print(f"guidance {name}: tokens {places} spread otherwise than the data's")
         scores: dict[str, Any] = {**judge.score(images), "deviations": spread}
         return scores | ({"fidelity": fidelity.of(images)} if fidelity else {})
 
-    found = judged(experiment.sampling.guidance_scale, "generated.png")
+    (own, sampling), *others = samplings(experiment).items()
+    found = judged(own, sampling, "generated")
     found |= {"rebuilt": judge.score(rebuilt), "real": judge.score(real), "chance": judge.chance}
     if fidelity:
         found["fidelity"] |= fidelity.bounds(rebuilt, learned_images(experiment, pairs, judge))
         print(sentence(found["fidelity"]))
-    if experiment.evaluation.guidance_scales:
+    if others:
         found["guided"] = {
-            f"{scale:g}": judged(scale, f"generated-{scale:g}.png")
-            for scale in experiment.evaluation.guidance_scales
+            name: judged(name, each, f"generated-{name.replace(', context ', '-context-')}")
+            for name, each in others
         }
     return found

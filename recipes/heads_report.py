@@ -11,10 +11,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.comparison import FRECHET, KERNEL, bounds_of, by_guidance, curves_of, first_runs
+from recipes.comparison import FRECHET, KERNEL, bounds_of, curves_of, first_runs
 from recipes.engine import pictures
 from recipes.engine.charts import Bars
 from recipes.engine.page import Cell, Section, Table, write_page
+from recipes.guidance import by_guidance
 from recipes.intervals import cell, interval, number
 
 Results = Mapping[str, Any]

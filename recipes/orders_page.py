@@ -50,7 +50,8 @@ def write_orders_page(out: Path, results: Results, runs: Runs) -> None:
         Section(heading="Operations", tables=[_operations(results)]),
         Section(
             heading="Drawn from the same captions",
-            text="The first seed of every arm, with the strongest guidance; below, the paths.",
+            text="The first seed of every arm, with the guidance that draws nearest to real "
+            "images; below, the paths.",
             pictures=[(seen / "drawn.png", "drawn by all"), (seen / "paths.png", "paths")],
         ),
         Section(

@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from recipes.comparison import FRECHET, KERNEL, UNGUIDED, bounds_of, by_guidance
+from recipes.comparison import FRECHET, KERNEL, bounds_of
 from recipes.engine.page import Cell, Table
+from recipes.guidance import UNGUIDED, by_guidance
 from recipes.intervals import cell
 from recipes.order_figures import POSITION, figures_of_order
 from recipes.paired import (
@@ -132,6 +133,11 @@ def gather(runs: Runs, compute: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def drawn_with(guidance: str, name: str) -> str:
+    """What a measure of drawn images is called with a guidance, see `recipes.guidance`."""
+    return f"{name}, unguided" if guidance == UNGUIDED else f"{name}, g {guidance}"
+
+
 def _level(curves: Sequence[Curve]) -> float | None:
     """The PSNR at which nats are compared, if they can be."""
     if not curves:
@@ -162,9 +168,8 @@ def _figures(
         yield from _by_gaussian(found["rate"], level)
     if arm in SAME_TOKENS and found["likelihood"]:
         yield LIKELIHOOD, found["likelihood"]["nats"]
-    for scale, drawn in _by_scale(generation).items():
-        guidance = "unguided" if scale == UNGUIDED else f"g {scale}"
-        yield from ((f"{name}, {guidance}", value) for name, value in drawn.items())
+    for guidance, drawn in _by_guidance(generation).items():
+        yield from ((drawn_with(guidance, name), value) for name, value in drawn.items())
     headline = _headline(generation)
     yield "followed, rebuilt", generation["rebuilt"][headline]
     yield f"{FRECHET}, rebuilt", generation["fidelity"]["frechet_of_rebuilt"]
@@ -204,10 +209,10 @@ def _by_gaussian(rate: Mapping[str, Any], level: float) -> Iterator[tuple[str, f
 
 def _chosen(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """By measure what each seed has with the guidance, or after the layer, that others choose."""
-    drawn = [_by_scale(each["generation"]) for each in of_seeds]
+    drawn = [_by_guidance(each["generation"]) for each in of_seeds]
     found = {
         f"{name}, best guidance": chosen(
-            [{scale: of[name] for scale, of in each.items()} for each in drawn], better(name)
+            [{guidance: of[name] for guidance, of in each.items()} for each in drawn], better(name)
         )
         for name in (FRECHET, KERNEL, FOLLOWED)
     }
@@ -217,18 +222,18 @@ def _chosen(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     }
 
 
-def _by_scale(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What is said of images drawn with each guidance scale."""
+def _by_guidance(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What is said of images drawn with each guidance."""
     headline = _headline(generation)
     return {
-        scale: {
+        guidance: {
             FRECHET: each["fidelity"]["frechet"],
             KERNEL: each["fidelity"]["kernel"],
             PRECISION: each["fidelity"]["precision"],
             RECALL: each["fidelity"]["recall"],
             FOLLOWED: each[headline],
         }
-        for scale, each in by_guidance(generation).items()
+        for guidance, each in by_guidance(generation).items()
     }
 
 

@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from orderer.flow import guide
 from orderer.kmeans import find_centres, nearest
 
 from ..config import ARConfig
@@ -91,11 +90,8 @@ class CategoricalHead(StateHead):
     def drawing(self, sampling: Sampling) -> Draw:
         """Draw a code; a temperature of 0 takes the likeliest."""
 
-        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
-            logits = self.net(seen.both()).float()
-            if seen.unguided is not None:
-                conditional, unconditional = logits.log_softmax(dim=-1).chunk(2)
-                logits = guide(conditional, unconditional, guidance_scale)
+        def draw(seen: Seen, noise: Tensor) -> Tensor:
+            logits = seen.guided(self.net(seen.rows).float().log_softmax(dim=-1))
             if sampling.temperature == 0:
                 return self.centres[logits.argmax(dim=-1)].float()
             shares = (logits / sampling.temperature).softmax(dim=-1)

@@ -75,14 +75,14 @@ class DenoisingHead(TimestepHead, StateHead):
         at = torch.tensor(times[:-1], device=next(self.net.parameters()).device)
         schedule, scales = self.net.schedule(self.path.clock(at)), self.path.scale(at)
 
-        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
-            step_given = self.net.given(seen.both(), schedule)
+        def draw(seen: Seen, noise: Tensor) -> Tensor:
+            step_given = self.net.given(seen.rows, schedule)
 
             def plain(x: Tensor, step: int) -> Tensor:
                 output = step_given(scales[step] * x, step).float()
                 return self.path.to_data(output, x, at[step, None])
 
-            return solve(plain, seen, noise, guidance_scale, times, sampling)
+            return solve(plain, seen, noise, times, sampling)
 
         return draw
 

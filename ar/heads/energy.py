@@ -14,8 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from orderer.flow import guide
-
 from ..config import ARConfig
 from ..settings import Sampling
 from .head import Draw, Seen, StateHead
@@ -55,11 +53,8 @@ class EnergyHead(StateHead):
     def drawing(self, sampling: Sampling) -> Draw:
         """Guidance acts on the states: there is no density to guide."""
 
-        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
-            states = seen.states
-            if seen.unguided is not None:
-                states = guide(states, seen.unguided, guidance_scale)
-            return self.net(states, sampling.temperature * noise[:, 0]).float()
+        def draw(seen: Seen, noise: Tensor) -> Tensor:
+            return self.net(seen.guided(seen.rows), sampling.temperature * noise[:, 0]).float()
 
         return draw
 

@@ -25,21 +25,36 @@ class Seen:
     """What has been seen when a token is drawn."""
 
     states: Float[Tensor, "R W"]
-    """The trunk's, given the condition."""
-    unguided: Float[Tensor, "R W"] | None = None
-    """The same without the condition; None where there is no guidance."""
+    """The trunk's, given the condition and the tokens before."""
+    without: tuple[Float[Tensor, "R W"], ...] = ()
+    """The same without one of these, away from which a token is guided; none without guidance."""
+    scales: tuple[float, ...] = ()
+    """Of the guidance away from each."""
     peek: Callable[[Float[Tensor, "rows 1 W"]], Float[Tensor, "rows W"]] | None = None
-    """Runs one more place through the trunk, guided rows then unguided ones, and forgets it."""
+    """Runs one more place through the trunk, for `rows` of states, and forgets it."""
     position: int = 0
     """Of the token to draw, from 0."""
 
-    def both(self) -> Float[Tensor, "rows W"]:
-        """Guided, then unguided rows."""
-        return self.states if self.unguided is None else torch.cat([self.states, self.unguided])
+    @property
+    def rows(self) -> Float[Tensor, "rows W"]:
+        """The states, then those without something."""
+        return torch.cat([self.states, *self.without])
+
+    def guided(self, said: Float[Tensor, "rows C"]) -> Float[Tensor, "R C"]:
+        """What a head said of all rows, pushed away from what it said without something.
+
+        One such push is `orderer.flow.guide`; several add up.
+
+        Source: Liu et al. 2022, "Compositional Visual Generation with Composable Diffusion Models",
+        section 3.2, https://arxiv.org/abs/2206.01714.
+        """
+        whole, *without = said.chunk(1 + len(self.without))
+        pairs = zip(without, self.scales, strict=True)
+        return whole + sum((scale - 1) * (whole - each) for each, scale in pairs)
 
 
-Draw = Callable[[Seen, Float[Tensor, "R S N"], float], Float[Tensor, "R D"]]
-"""Turns what was seen, standard normal noise and a guidance scale into a token of each row."""
+Draw = Callable[[Seen, Float[Tensor, "R S N"]], Float[Tensor, "R D"]]
+"""Turns what was seen and standard normal noise into a token of each row."""
 
 
 class Head(nn.Module, ABC):

@@ -112,7 +112,7 @@ class InTrunkHead(TimestepHead):
         at = torch.tensor(times[:-1], device=self.positions.device)
         clock = self._clocks(at)  # [S, W]
 
-        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
+        def draw(seen: Seen, noise: Tensor) -> Tensor:
             assert seen.peek is not None
             peek, place = seen.peek, self.positions[seen.position]
 
@@ -121,7 +121,7 @@ class InTrunkHead(TimestepHead):
                 output = self.to_token(self.norm(peek(row[:, None])))
                 return self.path.to_data(output.float(), x, at[step, None])
 
-            return solve(plain, seen, noise, guidance_scale, times, sampling)
+            return solve(plain, seen, noise, times, sampling)
 
         return draw
 

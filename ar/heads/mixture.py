@@ -89,19 +89,19 @@ class MixtureHead(StateHead):
         return self.mixture(states).blurred(floor).log_prob(tokens.float())
 
     def noise_shape(self, sampling: Sampling) -> tuple[int, int]:
-        return (CANDIDATES + 1 if sampling.is_guided else 1), self.config.token_dim + 1
+        return (CANDIDATES + 1 if sampling.scales else 1), self.config.token_dim + 1
 
     def drawing(self, sampling: Sampling) -> Draw:
         """Draw a token; of a guided one, several, then one of them by its guided density."""
 
-        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
+        def draw(seen: Seen, noise: Tensor) -> Tensor:
             of_row = self.mixture(seen.states)
-            if seen.unguided is None:
+            if not seen.without:
                 return _drawn(of_row, noise[:, :1], sampling.temperature)[:, 0]
             candidates = _drawn(of_row, noise[:, 1:], sampling.temperature)  # [R, C, D]
-            with_condition = _each(of_row).log_prob(candidates)  # [R, C]
-            without = _each(self.mixture(seen.unguided)).log_prob(candidates)
-            better = (guidance_scale - 1) * (with_condition - without)
+            each = [_each(self.mixture(states)) for states in (seen.states, *seen.without)]
+            said = torch.cat([one.log_prob(candidates) for one in each])  # [rows, C]
+            better = seen.guided(said) - said[: len(candidates)]
             which = chosen(better.softmax(dim=1), noise[:, 0, -1])
             return candidates[torch.arange(len(candidates)), which]
 

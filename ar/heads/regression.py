@@ -20,7 +20,7 @@ from ..config import ARConfig
 from ..settings import Sampling
 from .head import Draw, Seen, StateHead
 from .plain_net import PlainNet
-from .timesteps import guide_tokens
+from .timesteps import guided_tokens
 
 
 class RegressionHead(StateHead):
@@ -58,12 +58,8 @@ class RegressionHead(StateHead):
         return 0, 0
 
     def drawing(self, sampling: Sampling) -> Draw:
-        def draw(seen: Seen, noise: Tensor, guidance_scale: float) -> Tensor:
-            mean = self.net(seen.both()).float()
-            if seen.unguided is None:
-                return mean
-            conditional, unconditional = mean.chunk(2)
-            return guide_tokens(conditional, unconditional, guidance_scale, sampling.match_norm)
+        def draw(seen: Seen, noise: Tensor) -> Tensor:
+            return guided_tokens(seen, self.net(seen.rows).float(), sampling.match_norm)
 
         return draw
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from orderer.flow import ancestral, euler, guide, heun, multistep, on_path
+from orderer.flow import ancestral, euler, heun, multistep, on_path
 
 from ..config import ARConfig
 from ..settings import Sampling
@@ -131,37 +131,26 @@ def solve(
     guess: Guess,
     seen: Seen,
     noise: Float[Tensor, "R S D"],
-    guidance_scale: float,
     times: list[float],
     sampling: Sampling,
 ) -> Float[Tensor, "R D"]:
-    """Follow guesses to a token; where there are unguided rows too, guesses of both."""
-    if seen.unguided is not None:
-        guess = guided(guess, guidance_scale, sampling.match_norm)
-    return follow(guess, noise, times, sampling)
+    """Follow guesses to a token, made of all rows together and guided."""
+
+    def guided(x: Tensor, step: int) -> Tensor:
+        said = guess(x.repeat(1 + len(seen.without), 1), step)
+        return guided_tokens(seen, said, sampling.match_norm)
+
+    return follow(guided, noise, times, sampling)
 
 
-def guided(guess: Guess, guidance_scale: float, match_norm: bool) -> Guess:
-    """Guess guided and unguided rows together, and guide the ones by the others."""
-
-    def both(x: Tensor, step: int) -> Tensor:
-        conditional, unconditional = guess(torch.cat([x, x]), step).chunk(2)
-        return guide_tokens(conditional, unconditional, guidance_scale, match_norm)
-
-    return both
-
-
-def guide_tokens(
-    conditional: Float[Tensor, "R D"],
-    unconditional: Float[Tensor, "R D"],
-    guidance_scale: float,
-    match_norm: bool,
+def guided_tokens(
+    seen: Seen, said: Float[Tensor, "rows D"], match_norm: bool
 ) -> Float[Tensor, "R D"]:
-    """`guide`, and give the outcome the norm that it had without guidance, if that is wanted."""
-    data = guide(conditional, unconditional, guidance_scale)
-    if match_norm:
+    """`Seen.guided`, and give the outcome the norm that it had without, if that is wanted."""
+    data = seen.guided(said)
+    if match_norm and seen.without:
         norm = data.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(data.dtype).tiny)
-        data = data * conditional.norm(dim=-1, keepdim=True) / norm
+        data = data * said[: len(data)].norm(dim=-1, keepdim=True) / norm
     return data
 
 

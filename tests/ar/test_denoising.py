@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ar import ARConfig, Sampling
 from ar.heads import DenoisingHead, Seen
 from ar.heads.denoisers import TokenDenoiser
-from orderer.flow import euler
+from orderer.flow import euler, guide
 
 ROUNDING = {"atol": 1e-5, "rtol": 0.0}
 
@@ -36,8 +36,8 @@ KINDS = pytest.mark.parametrize(
 )
 
 
-def drawn(head: DenoisingHead, seen: Seen, noise: Tensor, scale: float, **how: Any) -> Tensor:
-    return head.drawing(Sampling(**how))(seen, noise[:, None], scale)
+def drawn(head: DenoisingHead, seen: Seen, noise: Tensor, **how: Any) -> Tensor:
+    return head.drawing(Sampling(**how))(seen, noise[:, None])
 
 
 @KINDS
@@ -51,27 +51,32 @@ def test_what_a_sampler_computes_once_is_what_each_step_computes(settings: dict[
         output = head.net(head.path.scale(t)[:, None] * x, head.path.clock(t), states)
         return (head.path.to_data(output, x, t[:, None]) - x) / (1 - t[:, None])
 
-    found = drawn(head, Seen(states=states), noise, 1.0, steps=4)
+    found = drawn(head, Seen(states=states), noise, steps=4)
     torch.testing.assert_close(found, euler(velocity, noise, times), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_guided_rows_together_are_two_calls_apart() -> None:
+def test_guided_rows_together_are_calls_apart_whose_pushes_add_up() -> None:
     head, noise = make(), torch.randn(5, 6)
-    guided, unguided = torch.randn(5, 16), torch.randn(5, 16)
-    together = drawn(head, Seen(states=guided, unguided=unguided), noise, 3.0, steps=1)
-    one, other = (drawn(head, Seen(states=x), noise, 1.0, steps=1) for x in (guided, unguided))
-    torch.testing.assert_close(together, other + 3 * (one - other), **ROUNDING)
+    states = [torch.randn(5, 16) for _ in range(3)]
+    whole, *without = states
+    together = drawn(
+        head, Seen(states=whole, without=(*without,), scales=(3.0, 0.5)), noise, steps=1
+    )
+    one, other, third = (drawn(head, Seen(states=x), noise, steps=1) for x in states)
+    torch.testing.assert_close(
+        together, guide(one, other, 3.0) + guide(one, third, 0.5) - one, **ROUNDING
+    )
 
 
 @torch.no_grad()
 def test_matching_the_norm_turns_a_guided_token_without_stretching_it() -> None:
     head, noise = make(), torch.randn(5, 6)
     guided, unguided = torch.randn(5, 16), torch.randn(5, 16)
-    seen = Seen(states=guided, unguided=unguided)
-    matched = drawn(head, seen, noise, 3.0, steps=1, match_norm=True)
-    plain = drawn(head, seen, noise, 3.0, steps=1)
-    without = drawn(head, Seen(states=guided), noise, 1.0, steps=1)
+    seen = Seen(states=guided, without=(unguided,), scales=(3.0,))
+    matched = drawn(head, seen, noise, steps=1, match_norm=True)
+    plain = drawn(head, seen, noise, steps=1)
+    without = drawn(head, Seen(states=guided), noise, steps=1)
     torch.testing.assert_close(matched.norm(dim=1), without.norm(dim=1))
     torch.testing.assert_close(
         nn.functional.cosine_similarity(matched, plain), torch.ones(5), **ROUNDING
@@ -88,7 +93,7 @@ def test_every_solver_lands_on_a_token_that_is_certain(kind: str, solver: Any) -
     for steps in (1, 3):
         draw = head.drawing(Sampling(solver=solver, steps=steps))
         noise = torch.randn(5, *head.noise_shape(Sampling(solver=solver, steps=steps)))
-        found = draw(Seen(states=torch.randn(5, 16)), noise, 1.0)
+        found = draw(Seen(states=torch.randn(5, 16)), noise)
         torch.testing.assert_close(found, torch.full((5, 6), 0.5))
 
 

@@ -86,7 +86,7 @@ def drawn(head: StateHead, states: Tensor, seed: int = 0, **how: Any) -> Tensor:
     sampling = Sampling(**{"guidance_scale": 1.0, "steps": 25, **how})
     random = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(states), *head.noise_shape(sampling), generator=random)
-    return head.drawing(sampling)(Seen(states=states), noise, 1.0)
+    return head.drawing(sampling)(Seen(states=states), noise)
 
 
 BOUND = 0.13
@@ -309,7 +309,7 @@ def test_a_row_is_drawn_from_its_own_state_and_noise(name: str) -> None:
     noise = torch.randn(6, *head.noise_shape(sampling), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         alone = [
-            head.drawing(sampling)(Seen(states=states[i : i + 1]), noise[i : i + 1], 1.0)
+            head.drawing(sampling)(Seen(states=states[i : i + 1]), noise[i : i + 1])
             for i in range(6)
         ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
@@ -327,9 +327,9 @@ def test_guidance_moves_a_token_away_from_the_unguided_one(name: str) -> None:
     labels = torch.zeros(500).long()
     sampling = Sampling(guidance_scale=3.0, steps=10)
     noise = torch.randn(500, *head.noise_shape(sampling))
-    seen = Seen(states=states_of(labels), unguided=states_of(labels + 1))
+    seen = Seen(states=states_of(labels), without=(states_of(labels + 1),), scales=(3.0,))
     with torch.no_grad():
-        guided = head.drawing(sampling)(seen, noise, 3.0).mean(dim=0)
+        guided = head.drawing(sampling)(seen, noise).mean(dim=0)
     plain, other = (drawn(head, states_of(labels + i)).mean(dim=0) for i in (0, 1))
     away = plain - other
     assert (guided - plain) @ away > 0.1 * away @ away
@@ -346,7 +346,7 @@ def test_guidance_of_a_mixture_takes_candidates_that_the_condition_makes_likelie
     draw = head.drawing(sampling)
 
     def likelier(scale: float) -> float:
-        x = draw(Seen(states=states, unguided=other), noise, scale)
+        x = draw(Seen(states=states, without=(other,), scales=(scale,)), noise)
         return (head.log_prob(x, states, 0.0) - head.log_prob(x, other, 0.0)).mean().item()
 
     assert likelier(2.0) > likelier(1.0) + 0.2 > likelier(0.0) + 0.4

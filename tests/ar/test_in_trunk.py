@@ -80,11 +80,14 @@ def test_levels_together_are_levels_apart(model: ARModel, condition: Condition) 
 
 @torch.no_grad()
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("context_scale", [1.0, 3.0])
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
 def test_cached_sampling_is_the_masked_full_pass(
-    model: ARModel, condition: Condition, guidance_scale: float, cache: Any
+    model: ARModel, condition: Condition, guidance_scale: float, context_scale: float, cache: Any
 ) -> None:
-    sampling = Sampling(guidance_scale=guidance_scale, steps=3, cache=cache)
+    sampling = Sampling(
+        guidance_scale=guidance_scale, context_scale=context_scale, steps=3, cache=cache
+    )
     cached = model.generate(condition, sampling=sampling, seeds=[1, 2])
     noise = row_noise([1, 2], (4, 1, 3), torch.device("cpu"))[:, :, 0]
     null, tokens, times = model.unconditioned(2), torch.zeros(2, 4, 3), uniform_times(3)
@@ -94,8 +97,17 @@ def test_cached_sampling_is_the_masked_full_pass(
             noisy = torch.zeros(1, 2, 4, 3)
             noisy[0, :, k] = x
             t = torch.full((1, 2, 1), times[step])
-            one, other = (predict(model, noisy, t, tokens, c)[0, :, k] for c in (condition, null))
-            return (guide(one, other, guidance_scale) - x) / (1 - times[step])
+            whole, unconditional, forgetful = (
+                predict(model, noisy, t, context, given)[0, :, k]
+                for context, given in (
+                    (tokens, condition),
+                    (tokens, null),
+                    (torch.zeros_like(tokens), condition),
+                )
+            )
+            by_condition = guide(whole, unconditional, guidance_scale)
+            by_context = guide(whole, forgetful, context_scale)
+            return (by_condition + by_context - whole - x) / (1 - times[step])
 
         tokens[:, k] = euler(velocity, noise[:, k], times)
     assert cached.std() > 0.1

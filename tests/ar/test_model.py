@@ -1,5 +1,6 @@
 """The AR model: it never looks ahead, and sampling with a cache is sampling without one."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,19 +28,23 @@ def row(condition: Condition, index: int) -> Condition:
 
 
 def sampled_without_cache(
-    model: ARModel, condition: Condition, noise: Tensor, guidance_scale: float, steps: int
+    model: ARModel, condition: Condition, noise: Tensor, scales: tuple[float, float], steps: int
 ) -> Tensor:
     """The reference: for every token whole passes of the trunk, one for each kind of row."""
     null = model.unconditioned(len(noise))
     tokens, times = noise[:, :0], uniform_times(steps)
     for k in range(noise.shape[1]):
-        guided = model.trunk(tokens, condition)[:, -1]
-        unguided = model.trunk(tokens, null)[:, -1]
+        states = (
+            model.trunk(tokens, condition)[:, -1],
+            model.trunk(tokens, null)[:, -1],
+            model.trunk(torch.zeros_like(tokens), condition)[:, -1],
+        )
 
-        def velocity(x: Tensor, step: int, a: Tensor = guided, b: Tensor = unguided) -> Tensor:
+        def velocity(x: Tensor, step: int, states: tuple[Tensor, ...] = states) -> Tensor:
             clock = torch.full((len(x),), 1_000 * times[step])
-            one, other = model.head.net(x, clock, a), model.head.net(x, clock, b)
-            return (guide(one, other, guidance_scale) - x) / (1 - times[step])
+            whole, *without = (model.head.net(x, clock, each) for each in states)
+            pushed = (guide(whole, each, s) for each, s in zip(without, scales, strict=True))
+            return (sum(pushed) - whole - x) / (1 - times[step])
 
         token = euler(velocity, noise[:, k], times)
         tokens = torch.cat([tokens, token[:, None]], dim=1)
@@ -48,15 +53,18 @@ def sampled_without_cache(
 
 @torch.no_grad()
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (2.5, 1.0), (1.0, 3.0), (2.5, 3.0)])
 def test_cached_sampling_is_uncached_sampling(
-    tiny_ar: ARModel, condition: Condition, guidance_scale: float, cache: Any
+    tiny_ar: ARModel, condition: Condition, scales: tuple[float, float], cache: Any
 ) -> None:
     tiny_ar.set_statistics(torch.randn(4, 6), 1 + torch.rand(4, 6))
-    sampling = Sampling(guidance_scale=guidance_scale, steps=3, cache=cache)
+    guidance_scale, context_scale = scales
+    sampling = Sampling(
+        guidance_scale=guidance_scale, context_scale=context_scale, steps=3, cache=cache
+    )
     cached = tiny_ar.generate(condition, sampling=sampling, seeds=[3, 4])
     noise = row_noise([3, 4], (4, 1, 6), torch.device("cpu"))[:, :, 0]
-    uncached = sampled_without_cache(tiny_ar, condition, noise, guidance_scale, steps=3)
+    uncached = sampled_without_cache(tiny_ar, condition, noise, scales, steps=3)
     assert cached.std() > 0.1
     torch.testing.assert_close(cached, uncached, **ROUNDING)
 
@@ -128,9 +136,45 @@ def test_rows_of_a_batch_do_not_see_each_other(tiny_ar: ARModel, condition: Cond
 
 
 @torch.no_grad()
-def test_a_guidance_scale_of_one_is_no_guidance(tiny_ar: ARModel, condition: Condition) -> None:
-    def drawn(guidance_scale: float) -> Tensor:
-        sampling = Sampling(guidance_scale=guidance_scale, steps=2)
+def test_a_first_token_has_no_context_to_be_guided_by(
+    tiny_ar: ARModel, condition: Condition
+) -> None:
+    def drawn(context_scale: float) -> Tensor:
+        sampling = Sampling(context_scale=context_scale, steps=2)
+        return tiny_ar.generate(condition, sampling=sampling, seeds=[0, 1])
+
+    plain, guided = drawn(1.0), drawn(4.0)
+    torch.testing.assert_close(guided[:, 0], plain[:, 0], **ROUNDING)
+    assert ((guided - plain).abs().amax(dim=(0, 2))[1:] > 1e-2).all()
+
+
+def test_tokens_of_forgotten_images_are_not_looked_back_at(
+    tiny_ar: ARModel, condition: Condition
+) -> None:
+    tiny_ar.set_statistics(torch.randn(4, 6), 1 + torch.rand(4, 6))
+    tokens, context = torch.randn(2, 4, 6), torch.randn(2, 4, 6, requires_grad=True)
+
+    def loss(context: Tensor, forgotten: Tensor | None) -> Tensor:
+        random = torch.Generator().manual_seed(0)
+        return tiny_ar.loss(tokens, condition, random, context=context, forgotten=forgotten)
+
+    (gradient,) = torch.autograd.grad(loss(context, torch.tensor([True, False])).sum(), context)
+    assert (gradient[0] == 0).all() and (gradient[1, :-1] != 0).all()
+    mean = tiny_ar.mean.expand(2, -1, -1)
+    torch.testing.assert_close(loss(context, torch.ones(2, dtype=torch.bool)), loss(mean, None))
+    tiny_ar.config.context_noise = 1.0  # nor is noise in their place
+    tiny_ar.train()
+    (gradient,) = torch.autograd.grad(loss(context, torch.tensor([True, True])).sum(), context)
+    assert (gradient == 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["guidance_scale", "context_scale"])
+def test_a_guidance_scale_of_one_is_no_guidance(
+    tiny_ar: ARModel, condition: Condition, name: str
+) -> None:
+    def drawn(scale: float) -> Tensor:
+        sampling = replace(Sampling(guidance_scale=1.0, steps=2), **{name: scale})
         return tiny_ar.generate(condition, sampling=sampling, seeds=[0, 1])
 
     torch.testing.assert_close(drawn(1.0), drawn(1 + 1e-6), atol=1e-4, rtol=0)

@@ -64,10 +64,11 @@ def test_annealed_steps_go_from_the_first_to_the_last_token() -> None:
     assert noises(Sampling(solver="sde", steps=5, last_steps=9)) == 9
 
 
-def test_ramped_guidance_has_its_whole_scale_at_the_last_token() -> None:
-    sampling = Sampling(guidance_scale=3.0, guidance="ramp")
-    assert [sampling.scale_at(k, 4) for k in range(4)] == [1.5, 2.0, 2.5, 3.0]
-    assert Sampling(guidance_scale=3.0).scale_at(0, 4) == 3.0
+def test_ramped_guidance_has_its_whole_scales_at_the_last_token() -> None:
+    sampling = Sampling(guidance_scale=3.0, context_scale=5.0, guidance="ramp")
+    assert [sampling.scales_at(k, 4) for k in range(4)] == [(1.5, 2), (2, 3), (2.5, 4), (3, 5)]
+    assert Sampling(guidance_scale=3.0).scales_at(0, 4) == (3.0,)
+    assert Sampling(guidance_scale=1.0, context_scale=2.0).scales_at(0, 4) == (2.0,)
 
 
 def test_a_temperature_of_zero_knows_no_seed(tiny_ar: ARModel, condition: Condition) -> None:
@@ -103,6 +104,7 @@ def test_deviations_of_generated_tokens_are_those_over_the_data_s(tiny_ar: ARMod
         ({"cache": "statik"}, "cache must be one of dynamic, static, got 'statik'"),
         ({"last_steps": 0}, "last_steps must be at least 1, a whole number, got 0"),
         ({"guidance_scale": -0.5}, "guidance_scale must be at least 0, got -0.5"),
+        ({"context_scale": -0.5}, "context_scale must be at least 0, got -0.5"),
         ({"shift": 1e-17}, "shift must lie in 0.001..1000, got 1e-17"),
         ({"temperature": float("nan")}, "temperature must be at least 0, got nan"),
     ],

@@ -97,15 +97,17 @@ def test_reading_with_a_cache_is_one_full_pass(
     model = started(saved(tmp_path, kind))
     given = model.conditioned_on_text(*condition)
     null, tokens = model.unconditioned(2), torch.randn(2, 3, 6)
-    reader = Reader(model.trunk, given, null, Sampling(guidance_scale=2.0, cache=cache), 4)
-    rows = model.trunk.sequence(tokens)
-    guided, unguided = model.trunk(tokens, given), model.trunk(tokens, null)
+    sampling = Sampling(guidance_scale=2.0, context_scale=3.0, cache=cache)
+    reader = Reader(model.trunk, given, null, sampling, 4)
+    whole, blank = model.trunk(tokens, given), torch.zeros_like(tokens)
+    without = model.trunk(tokens, null), model.trunk(blank, given)
     for k in range(4):
-        reader.read(rows[:, k : k + 1])
-        seen = reader.seen(k)
-        assert seen.unguided is not None and guided.std() > 0.1
-        torch.testing.assert_close(seen.states, guided[:, k], **ROUNDING)
-        torch.testing.assert_close(seen.unguided, unguided[:, k], **ROUNDING)
+        reader.read(tokens[:, :k])
+        seen = reader.seen(k, (2.0, 3.0))
+        assert len(seen.without) == 2 and whole.std() > 0.1
+        torch.testing.assert_close(seen.states, whole[:, k], **ROUNDING)
+        for found, full in zip(seen.without, without, strict=True):
+            torch.testing.assert_close(found, full[:, k], **ROUNDING)
 
 
 @torch.no_grad()
@@ -116,11 +118,12 @@ def test_peeking_with_a_cache_is_one_full_pass_and_leaves_no_trace(
 ) -> None:
     model = started(saved(tmp_path, kind))
     given = model.conditioned_on_text(*condition)
-    reader = Reader(model.trunk, given, None, Sampling(guidance_scale=1.0, cache=cache), 4)
-    rows, peeked = model.trunk.sequence(torch.randn(2, 3, 6)), torch.randn(2, 1, 32)
+    null, tokens = model.unconditioned(2), torch.randn(2, 3, 6)
+    reader = Reader(model.trunk, given, null, Sampling(guidance_scale=1.0, cache=cache), 4)
+    rows, peeked = model.trunk.sequence(tokens), torch.randn(2, 1, 32)
     for k in range(4):
-        reader.read(rows[:, k : k + 1])
-        peek = reader.seen(k).peek
+        reader.read(tokens[:, :k])
+        peek = reader.seen(k, ()).peek
         assert peek is not None
         read = model.trunk.read(given, torch.cat([rows[:, : k + 1], peeked], dim=1))
         torch.testing.assert_close(peek(peeked), read.last_hidden_state[:, -1], **ROUNDING)

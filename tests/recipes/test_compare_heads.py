@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ar import Sampling
 from recipes import compare_heads
 from recipes.compare_heads import ARMS, Comparison, count, link_shared, of_arm
 from recipes.engine.cli import run as start
@@ -116,13 +117,14 @@ def test_without_the_control_there_is_no_verdict(tmp_path: Path) -> None:
 
 
 def test_arms_differ_in_their_heads_and_steps_alone(tmp_path: Path) -> None:
-    comparison = Comparison(ar={"width": 64}, guidance_scales=(3.0, 1.0))
+    comparison = Comparison(
+        ar={"width": 64}, sampling=Sampling(guidance_scale=3.0, context_scale=2.0)
+    )
     arms = {arm: of_arm(comparison, arm, 7, 1, tmp_path / arm) for arm in ARMS}
     for arm, experiment in arms.items():
         assert experiment.ar == {"width": 64, **ARMS[arm]}
         assert experiment.train_ar == replace(comparison.train_ar, steps=7)
-        assert experiment.sampling.guidance_scale == 1.0
-        assert experiment.evaluation.guidance_scales == (3.0,)
+        assert not experiment.sampling.scales  # it is compared unguided first
         same = replace(arms["flow"], ar=experiment.ar, out=experiment.out)
         assert experiment == same
 
@@ -132,7 +134,6 @@ def test_arms_differ_in_their_heads_and_steps_alone(tmp_path: Path) -> None:
     [
         ({"arms": ("other",)}, "arms must be among flow, .*, in_trunk, got 'other'"),
         ({"arms": ()}, "arms must hold at least one, got none"),
-        ({"guidance_scales": (1.5, 2.0)}, "must hold 1.0, which is unguided, got 1.5, 2.0"),
         ({"ar": {"head": "flow"}}, "ar.head is what the arms differ in, got 'flow'"),
         ({"train_ar": ARTraining(caption_weight=0.1)}, "caption_weight must be 0, got 0.1"),
     ],

@@ -336,7 +336,6 @@ def test_arms_differ_in_their_order_alone(tmp_path: Path) -> None:
     [
         ({"arms": ("zigzag",)}, "arms must be among .*, got 'zigzag'"),
         ({"seeds": ()}, "seeds must hold at least one, got none"),
-        ({"guidance_scales": (2.0,)}, "guidance_scales must hold 1.0"),
         ({"order": {"order": "raster"}}, "are what the arms differ in"),
     ],
 )
@@ -384,7 +383,7 @@ def fixed(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     for recipe in (fit_order, write_tokens, train_ar):
         recipe.main(experiment)
     tasks = ("reconstruction", "generation", "order")
-    asked = replace(experiment.evaluation, tasks=tasks, guidance_scales=())
+    asked = replace(experiment.evaluation, tasks=tasks)
     evaluate.main(replace(experiment, evaluation=asked))
     return experiment
 
@@ -415,10 +414,19 @@ def test_without_tokens_all_orders_leave_the_error_of_the_mean_image(fixed: Expe
 
 
 def test_arms_draw_side_by_side_what_each_draws_alone(fixed: Experiment, tmp_path: Path) -> None:
-    draw_together({"once": fixed, "again": fixed}, 1.5, tmp_path / "both.png")
-    both = np.asarray(Image.open(tmp_path / "both.png"))
-    draw_together({"once": fixed}, 1.5, tmp_path / "one.png")
-    one = np.asarray(Image.open(tmp_path / "one.png"))[TITLE:, MARGIN:-MARGIN]
+    asked = replace(fixed, evaluation=replace(fixed.evaluation, context_scales=(3.0,)))
+
+    def draw(arms: Mapping[str, Experiment], by_context: float) -> Path:
+        distances = {"unguided": 2.0, "g 1, context 3": by_context}
+        figures = {f"Fréchet, {name}": {"mean": far} for name, far in distances.items()}
+        path = tmp_path / f"{len(arms)}-{by_context:g}.png"
+        draw_together(arms, dict.fromkeys(arms, {"figures": figures}), path)
+        return path
+
+    both = np.asarray(Image.open(draw({"once": asked, "again": asked}, 1.0)))
+    alone = draw({"once": asked}, 1.0)
+    assert alone.read_bytes() != draw({"once": asked}, 3.0).read_bytes()  # guided otherwise
+    one = np.asarray(Image.open(alone))[TITLE:, MARGIN:-MARGIN]
     assert one.std() > 0 and len(both) == len(one) + TITLE
     for columns in (slice(MARGIN, MARGIN + one.shape[1]), slice(-MARGIN - one.shape[1], -MARGIN)):
         np.testing.assert_array_equal(both[TITLE:, columns], one)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.comparison import Compared, check_arms, check_unguided, first_runs, made_by
+from recipes.comparison import Compared, check_arms, first_runs, made_by
 from recipes.intervals import cell, interval, number, plus_minus
 
 
@@ -62,5 +62,3 @@ def test_what_cannot_be_compared_is_refused() -> None:
         Compared(seeds=())
     with pytest.raises(ValueError, match=r"dry_run is of the three trainings, .* got true"):
         Compared(dry_run=True)
-    with pytest.raises(ValueError, match=r"guidance_scales must hold 1\.0, .* got 2\.0, 3\.0"):
-        check_unguided([2.0, 3.0])

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from ar import ARModel
+from ar import ARModel, Sampling
 from data.scenes import GROUNDS, SHAPES, load_scenes
 from orderer import Orderer, OrdererConfig, OrdererProcessor
 from recipes import evaluate, judging, searching, train_orderer
@@ -91,15 +91,17 @@ def test_images_are_completed_from_their_own_tokens(
     drawn: list[tuple[int, float, bool]] = []
     draw = Drawer.draw
 
-    def seen(self: Drawer, captions: Any, scale: float, first: Any = None) -> torch.Tensor:
-        tokens = draw(self, captions, scale, first)
+    def seen(self: Drawer, captions: Any, how: Sampling, first: Any = None) -> torch.Tensor:
+        tokens = draw(self, captions, how, first)
         begun = tokens[:, : first.shape[1]]
-        drawn.append((first.shape[1], scale, torch.allclose(begun, first, atol=1e-4)))
+        drawn.append((first.shape[1], how.guidance_scale, torch.allclose(begun, first, atol=1e-4)))
         return tokens
 
     monkeypatch.setattr(Drawer, "draw", seen)
     evaluation = replace(copied.evaluation, guidance_scales=(2.0,), generated=8)
-    found = measured(replace(copied, evaluation=evaluation), "completion")
+    unguided = replace(copied.sampling, guidance_scale=1.0)
+    asked = replace(copied, evaluation=evaluation, sampling=unguided)
+    found = measured(asked, "completion")
     counts = [1, 2, 4, 8, 15]
     assert drawn == [(k, scale, True) for scale in (1.0, 2.0) for k in counts]
     assert found["protocol"]["generated"] == 8
@@ -327,12 +329,18 @@ def test_a_trunk_is_read_after_every_layer_and_prefix(copied: Experiment) -> Non
 def test_generated_tokens_have_their_deviations_and_other_guidance_its_own(
     copied: Experiment,
 ) -> None:
-    evaluation = replace(copied.evaluation, guidance_scales=(1.0, 4.0))
+    scales = {"guidance_scales": (1.0, 4.0), "context_scales": (3.0,)}
+    evaluation = replace(copied.evaluation, **scales)
     found = measured(replace(copied, evaluation=evaluation), "generation")
     generation = found["results"]["separate"]["generation"]
-    assert len(generation["deviations"]) == 16 and set(generation["guided"]) == {"1", "4"}
-    assert generation["guided"]["1"]["deviations"] != generation["guided"]["4"]["deviations"]
-    assert (copied.out / "pictures/separate/generated-4.png").is_file()
+    own = f"{copied.sampling.guidance_scale:g}"
+    by_context = {f"{scale}, context 3" for scale in (own, "1", "4")}
+    guided = generation["guided"]
+    assert len(generation["deviations"]) == 16 and set(guided) == {"1", "4"} | by_context
+    spreads = [tuple(each["deviations"]) for each in (generation, *guided.values())]
+    assert len(set(spreads)) == 6
+    for name in ("4", "4-context-3"):
+        assert (copied.out / f"pictures/separate/generated-{name}.png").is_file()
 
 
 def test_the_protocol_says_how_each_task_was_done_and_nothing_of_others(
