@@ -420,7 +420,7 @@ def test_arms_draw_side_by_side_what_each_draws_alone(fixed: Experiment, tmp_pat
         distances = {"unguided": 2.0, "g 1, context 3": by_context}
         figures = {f"Fréchet, {name}": {"mean": far} for name, far in distances.items()}
         path = tmp_path / f"{len(arms)}-{by_context:g}.png"
-        draw_together(arms, dict.fromkeys(arms, {"figures": figures}), path)
+        draw_together(arms, {arm: {"figures": figures} for arm in arms}, path)
         return path
 
     both = np.asarray(Image.open(draw({"once": asked, "again": asked}, 1.0)))
