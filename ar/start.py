@@ -19,9 +19,9 @@ from orderer.transformers_towers import architecture, build, load, weight_files
 from orderer.weights import digest_of, fill
 
 from .config import ARConfig
+from .decoders import make_decoder, sizes_of
 from .model import ARModel
 from .reading import check_reading
-from .trunk import make_decoder, sizes_of
 
 SOURCE = "transformers:"
 OWN_SIZES = ("width", "heads", "layers", "mlp_width")
