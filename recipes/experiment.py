@@ -24,7 +24,13 @@ from recipes.engine.run import Run
 from recipes.engine.saving import Saver
 from recipes.engine.settings import at_least, plain_settings
 from recipes.evaluation_settings import Evaluation
-from recipes.training_settings import ARTraining, JointTraining, OrdererTraining
+from recipes.training_settings import (
+    ARTraining,
+    DecoderTuning,
+    JointTraining,
+    OrdererTraining,
+    Training,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,7 @@ class Experiment:
     train_orderer: OrdererTraining = field(default_factory=OrdererTraining)
     train_ar: ARTraining = field(default_factory=ARTraining)
     train_joint: JointTraining = field(default_factory=JointTraining)
+    tune_decoder: DecoderTuning = field(default_factory=DecoderTuning)
     sampling: Sampling = field(default_factory=Sampling)
     """How images are generated."""
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -82,7 +89,7 @@ class Experiment:
     resume: bool = False
     """Go on from the newest checkpoint in `out`."""
     dry_run: bool = False
-    """True says what one of the three trainings would do, and with how much memory, and stops."""
+    """True says what one of the trainings would do, and with how much memory, and stops."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -138,7 +145,7 @@ class Experiment:
             ValueError: for a dry run.
         """
         if self.dry_run:
-            raise ValueError("dry_run is of the three trainings, here it must be false, got true")
+            raise ValueError("dry_run is of the trainings, here it must be false, got true")
 
     def saver(self, training: str) -> Saver:
         """The checkpoints of a training."""
@@ -152,7 +159,7 @@ class Experiment:
     def run(
         self,
         training: str,
-        settings: OrdererTraining | ARTraining | JointTraining,
+        settings: Training,
         first_step: int,
         earlier_seconds: float,
         shown: Sequence[str] = ("loss",),

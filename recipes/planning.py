@@ -10,7 +10,7 @@ from data import PairSource, ShardUrls, TokenStore
 from recipes.engine.memory import bytes_in_words
 from recipes.engine.training import Learner, Progress
 from recipes.experiment import Experiment
-from recipes.training_settings import ARTraining, JointTraining, OrdererTraining
+from recipes.training_settings import OrdererTraining, Training
 
 MOMENTS = 2
 """That AdamW keeps of every parameter; Muon keeps one."""
@@ -18,7 +18,7 @@ MOMENTS = 2
 
 def tell_plan(
     experiment: Experiment,
-    settings: OrdererTraining | ARTraining | JointTraining,
+    settings: Training,
     progress: Progress,
     first: int,
     pairs: PairSource | ShardUrls | TokenStore,
@@ -31,7 +31,7 @@ def tell_plan(
 
 def _plan(
     experiment: Experiment,
-    settings: OrdererTraining | ARTraining | JointTraining,
+    settings: Training,
     progress: Progress,
     first: int,
     pairs: PairSource | ShardUrls | TokenStore,

@@ -227,3 +227,42 @@ class JointTraining:
         """Whether the orderer learns at a step (from 0)."""
         since = step - self.rewarm
         return self.route != "frozen" and since >= 0 and since % self.orderer_every == 0
+
+
+def _of_pixels() -> Objectives:
+    return Objectives(contrastive=0.0, kl=0.0, adversarial=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderTuning:
+    """After stage 1: the decoder alone."""
+
+    steps: int = 1200
+    """Updates, on which its learning rates depend; they may grow on resume."""
+    batch_size: int = 64
+    """Images in one step, over all processes."""
+    objectives: Objectives = field(default_factory=_of_pixels)
+    """`reconstruction`, `adversarial` and `perceptual`; the others are of tokens, which stay."""
+    optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings(muon_lr=1e-3, adamw_lr=5e-4, weight_decay=0.0)
+    )
+    discriminator_optim: OptimSettings = field(default_factory=lambda: OptimSettings(adamw_lr=5e-4))
+    ema_decay: float = 0.995
+    """Of the moving average of the decoder's weights, which is saved."""
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps, batch_size=self.batch_size)
+        wanted = self.objectives.full_weights()
+        others = sorted(set(wanted) - {"reconstruction", "adversarial", "perceptual"})
+        if others:
+            raise ValueError(
+                f"tune_decoder.objectives are of rebuilt images, of which {others[0]} is none: "
+                f"its weight must be 0, got {wanted[others[0]]:g}"
+            )
+        if "adversarial" not in wanted:
+            raise ValueError("tune_decoder.objectives.adversarial must be above 0, got 0")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+
+
+Training = OrdererTraining | ARTraining | JointTraining | DecoderTuning

@@ -60,5 +60,5 @@ def test_what_cannot_be_compared_is_refused() -> None:
         check_arms(["a", "c"], ("a", "b"))
     with pytest.raises(ValueError, match="seeds must hold at least one, got none"):
         Compared(seeds=())
-    with pytest.raises(ValueError, match=r"dry_run is of the three trainings, .* got true"):
+    with pytest.raises(ValueError, match=r"dry_run is of the trainings, .* got true"):
         Compared(dry_run=True)

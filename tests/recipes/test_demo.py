@@ -256,7 +256,7 @@ def test_starting_over_leaves_what_is_not_the_demos(tmp_path: Path) -> None:
             {"train_orderer": {"objectives": {"perceptual": 1.0, "perceptual_model": "nowhere"}}},
             "nowhere",
         ),
-        ({"dry_run": True}, "dry_run is of the three trainings, here it must be false, got true"),
+        ({"dry_run": True}, "dry_run is of the trainings, here it must be false, got true"),
         ({"train_orderer": {"accumulate": 3}}, "2 processes x 3 micro-batches, got 128"),
         (
             {"train_orderer": {"qformer": "nowhere"}},

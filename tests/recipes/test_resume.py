@@ -15,12 +15,17 @@ import pytest
 import torch
 
 from orderer import Objectives
-from recipes import train_ar, train_joint, train_orderer
+from recipes import train_ar, train_joint, train_orderer, tune_decoder
 from recipes.engine.run import STOPS
 from recipes.experiment import Experiment
 from recipes.validating import Validation
 
-NAMES = {train_orderer: "orderer", train_ar: "ar", train_joint: "joint"}
+NAMES = {
+    train_orderer: "orderer",
+    train_ar: "ar",
+    train_joint: "joint",
+    tune_decoder: "decoder",
+}
 stages = pytest.mark.parametrize("stage", NAMES, ids=list(NAMES.values()))
 EPOCH = 4
 """Steps: 64 pairs in batches of 16."""
@@ -48,6 +53,7 @@ def longer(experiment: Experiment, out: Path, steps: int) -> Experiment:
             validate_every=max(3, steps // 2),
         ),
         train_joint=replace(experiment.train_joint, steps=steps),
+        tune_decoder=replace(experiment.tune_decoder, steps=steps, batch_size=16),
         checkpoint_every=3,
     )
 
@@ -100,7 +106,7 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def start(trained: Experiment, tmp_path: Path) -> Callable[[str, ModuleType, int], Experiment]:
     def begin(name: str, stage: ModuleType, steps: int) -> Experiment:
         shutil.copytree(trained.out, tmp_path / name)
-        shutil.rmtree(tmp_path / name / "checkpoints" / NAMES[stage])
+        shutil.rmtree(tmp_path / name / "checkpoints" / NAMES[stage], ignore_errors=True)
         return longer(trained, tmp_path / name, steps)
 
     return begin

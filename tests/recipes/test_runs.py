@@ -156,7 +156,7 @@ def test_all_settings_lie_beside_the_log(trained: Experiment) -> None:
 def test_what_only_a_training_says_before_is_refused_elsewhere(
     recipe: Any, trained: Experiment
 ) -> None:
-    with pytest.raises(ValueError, match=r"dry_run is of the three trainings, .* got true"):
+    with pytest.raises(ValueError, match=r"dry_run is of the trainings, .* got true"):
         recipe.main(replace(trained, dry_run=True))
 
 
