@@ -85,6 +85,9 @@ class ARConfig(CheckedConfig):
     context_noise: float = 0.0
     """Most deviation of the noise on the tokens that training looks back at, drawn for each image:
     when it generates, a model looks back at its own errors."""
+    context_drop: float = 0.0
+    """Share of the images that training learns without looking back: the mean of all stands in the
+    place of each token. Above 0 tokens can be guided by those before, see `Sampling`."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -116,6 +119,10 @@ class ARConfig(CheckedConfig):
             )
         if not 0 <= self.context_noise < inf:
             raise ValueError(f"context_noise must be at least 0, got {self.context_noise}")
+        if not 0 <= self.context_drop < 1:
+            raise ValueError(
+                f"context_drop must be at least 0 and below 1, got {self.context_drop}"
+            )
 
     @property
     def has_words(self) -> bool:

@@ -120,6 +120,18 @@ class ARModel(CheckedModel):
                 f"not of orderer {orderer_hash[:12]}"
             )
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse guidance by what the model never learned without.
+
+        Raises:
+            ValueError: with the scale.
+        """
+        if sampling.context_scale != 1.0 and not self.config.context_drop:
+            raise ValueError(
+                "guidance by the context needs an AR model that learned some images without it "
+                f"(ar.context_drop above 0), got context_scale {sampling.context_scale:g}"
+            )
+
     def standardise(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B k D"]:
         """Give each (position, channel) zero mean over the training set, and unit variance, or all
         of them together, see `config.scaling`.
@@ -232,7 +244,6 @@ class ARModel(CheckedModel):
         generator: torch.Generator | None = None,
         *,
         context: Float[Tensor, "B K D"] | None = None,
-        forgotten: Bool[Tensor, "B"] | None = None,
     ) -> Float[Tensor, "K"]:
         """The head's loss at each position, the mean over images; see `Head.loss_through`.
 
@@ -241,16 +252,12 @@ class ARModel(CheckedModel):
             condition: before them.
             generator: of noise and timesteps, on the model's device.
             context: the tokens that are looked back at; the same by default. In train mode they
-                carry `config.context_noise`.
-            forgotten: the images whose tokens are not looked back at: each stands as the mean of
-                all. What is learned of them guides, see `Sampling.context_scale`.
+                carry `config.context_noise`, and those of `config.context_drop` are not seen.
         """
         self._check_tokens(tokens, condition)
         target = self.standardise(tokens)
         context = target if context is None else self.standardise(context)
-        context = self._noisy(context, generator) if self.training else context
-        if forgotten is not None:
-            context = context.masked_fill(forgotten[:, None, None], 0)
+        context = self._looked_back_at(context, generator) if self.training else context
         condition, (target, context) = self.ordered(condition, generator, target, context)
         return self.head.loss_through(self.trunk, target, context, condition, generator).mean(dim=0)
 
@@ -337,11 +344,13 @@ class ARModel(CheckedModel):
 
         Raises:
             ValueError: for a prefix outside 1..K, no more than the tokens that are there, seeds
-                that are not one for each row, or first tokens of a model of random orders.
+                that are not one for each row, first tokens of a model of random orders, or
+                guidance by the context of a model that never learned without it.
         """
         sampling = sampling or Sampling()
-        if self.config.condition == "none":  # which leaves nothing to guide by
+        if self.config.condition == "none":  # the tokens before are all there is to guide by
             sampling = replace(sampling, guidance_scale=1.0)
+        self.check_sampling(sampling)
         prefix = self.config.tokens if prefix is None else prefix
         check_prefix(prefix, self.config.tokens)
         rows = len(condition.keep)
@@ -451,15 +460,19 @@ class ARModel(CheckedModel):
         assert words.to_piece is not None
         return words.to_piece(read.last_hidden_state[:, -text.shape[1] :])
 
-    def _noisy(
+    def _looked_back_at(
         self, tokens: Float[Tensor, "B K D"], generator: torch.Generator | None
     ) -> Float[Tensor, "B K D"]:
-        if not self.config.context_noise:
-            return tokens
-        device = tokens.device
-        deviation = torch.rand(len(tokens), 1, 1, device=device, generator=generator)
-        noise = torch.randn(tokens.shape, device=device, generator=generator)
-        return tokens + self.config.context_noise * deviation * noise
+        """Standardised tokens as training sees them: with noise, and of some images not at all."""
+        device, of_image = tokens.device, (len(tokens), 1, 1)
+        if self.config.context_noise:
+            deviation = torch.rand(of_image, device=device, generator=generator)
+            noise = torch.randn(tokens.shape, device=device, generator=generator)
+            tokens = tokens + self.config.context_noise * deviation * noise
+        if self.config.context_drop:
+            draw = torch.rand(of_image, device=device, generator=generator)
+            tokens = tokens.masked_fill(draw < self.config.context_drop, 0)
+        return tokens
 
     def _in_drawn_order(self, condition: Condition, seeds: Sequence[int], prefix: int) -> Condition:
         """For a model of random orders, a condition with the order that each seed draws."""

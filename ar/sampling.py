@@ -79,7 +79,7 @@ class Reader:
     ) -> None:
         self.trunk = trunk
         self.order = condition.order
-        self.without = tuple(sampling.scales)
+        self.without = tuple(sampling.scales)  # in the order of `Sampling.scales_at`
         given = {"condition": null, "context": condition}
         rows = stack_conditions(condition, *[given[name] for name in self.without])
         self.conditions = conditions = rows.keep.shape[1]

@@ -27,8 +27,8 @@ class Sampling:
     guidance_scale: float = 1.5
     """Away from what is drawn without the condition; 1.0 is off."""
     context_scale: float = 1.0
-    """Away from what is drawn without the tokens before, of a model that has learned some images
-    so; 1.0 is off. Source: history guidance, Song et al. 2025, https://arxiv.org/abs/2502.06764."""
+    """Away from what is drawn without the tokens before, by a model with a `context_drop`; 1.0 is
+    off. Source: history guidance, Song et al. 2025, https://arxiv.org/abs/2502.06764."""
     guidance: Guidance = "constant"
     """`ramp` rises linearly over the tokens and has the whole scales at the last one."""
     match_norm: bool = False
@@ -71,7 +71,7 @@ class Sampling:
 
     @property
     def scales(self) -> dict[str, float]:
-        """Of what is guided by: the `condition`, the `context`, where they are not off."""
+        """Of the guidance by the `condition` and by the `context`, as far as they are not off."""
         scales = {"condition": self.guidance_scale, "context": self.context_scale}
         return {name: scale for name, scale in scales.items() if scale != 1.0}
 

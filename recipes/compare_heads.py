@@ -21,9 +21,9 @@ r"""Right against wrong: AR models with different heads on the tokens of one ord
 Trains an orderer and writes its tokens, or takes them from FOLDER, a finished run. Each arm then
 trains with each seed for as many steps as the operations of the flow's training pay for, and is
 measured: log-likelihood of test tokens, Fréchet and kernel distance to real test images in a small
-network trained on real ones, and whether captions are followed, without guidance and with. Writes
-OUT/heads.json, OUT/heads.html and OUT/pictures; OUT/ARM-SEED holds each run. `--processes` arms run
-side by side; `--resume` keeps what is done.
+network trained on real ones, and whether captions are followed, without guidance and with that of
+`evaluation.guidance_scales`. Writes OUT/heads.json, OUT/heads.html and OUT/pictures; OUT/ARM-SEED
+holds each run. `--processes` arms run side by side; `--resume` keeps what is done.
 """
 
 import shutil

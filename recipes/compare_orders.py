@@ -23,8 +23,9 @@ many channels as the learned tokens. All arms have the same trunk, head, start, 
 and total of operations: what the orderer's training and the encoding cost, an arm without one
 spends on more steps of its AR model (fitting components is not counted: some 2% for `principal`).
 With each seed every arm is trained and measured: nats at the error that all reach, Frechet and
-kernel distances, whether captions are followed, without guidance and with, what the trunk
-understands, and what the order itself is like (`recipes.order_quality`).
+kernel distances, whether captions are followed, without guidance and with every pair of
+`evaluation.guidance_scales` and `context_scales`, what the trunk understands, and what the order
+itself is like (`recipes.order_quality`).
 
 Writes OUT/orders.json, OUT/orders.html and OUT/ARM-SEED of each run; `--processes` runs go side by
 side; `--resume` keeps what is done. For four times the budget give four times the steps.
@@ -92,6 +93,11 @@ class Laboratory(Compared):
         check_arms(self.arms, ARMS)
         if self.order or "order" in self.ar:
             raise ValueError("order and ar.order are what the arms differ in, and cannot be set")
+        if self.evaluation.context_scales and not self.ar.get("context_drop"):
+            raise ValueError(
+                "guidance by the context needs ar.context_drop above 0, got "
+                f"evaluation.context_scales {', '.join(map(str, self.evaluation.context_scales))}"
+            )
 
 
 def main(laboratory: Laboratory) -> None:

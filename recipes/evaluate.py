@@ -63,6 +63,7 @@ from recipes.feature_space import JUDGE, check_apart
 from recipes.fidelity import DISTANT, Fidelity, check_enough, check_fidelity, make_space
 from recipes.finding import embed_captions, embeddings_at_prefixes, find_at_prefixes
 from recipes.generation import Drawer, generation, prompts
+from recipes.guidance import samplings
 from recipes.judging import Judge, make_judge
 from recipes.labelling import labels_read
 from recipes.likelihood import densities, likelihood
@@ -161,6 +162,8 @@ def load_models(
         models["separate"].check_orderer(orderer.encoding_hash())
         if "completion" in tasks:
             check_completes(models["separate"])
+        for sampling in samplings(experiment).values() if not DRAWN.isdisjoint(tasks) else ():
+            models["separate"].check_sampling(sampling)
     ar_writes = any(model.config.writes for model in models.values())
     check_fusion(experiment, orderer.config, ar_writes)
     return models

@@ -45,7 +45,8 @@ class Evaluation:
     guidance_scales: tuple[float, ...] = ()
     """Others than that of `sampling`, with which the same images are generated as well."""
     context_scales: tuple[float, ...] = ()
-    """Others than that of `sampling`, with each of which they are generated at each of those."""
+    """Others than that of `sampling`: the same images are generated with every pair of a guidance
+    scale and a context scale."""
     judge: Literal["scenes", "classes", "words", "retrieval"] = "scenes"
     """Who judges generated images: a network trained on real scenes, on real classes, or on the
     commonest words of real captions; or the orderer's own retrieval (which then judges itself)."""

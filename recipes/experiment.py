@@ -108,34 +108,18 @@ class Experiment:
                 "checkpoint_in_background is for models that every process holds whole, got true "
                 "with execution.parallel=sharded"
             )
-        self._check_guidance()
+        scales = (self.sampling.guidance_scale, *self.evaluation.guidance_scales)
+        is_conditional = self.ar.get("condition", "text") != "none"
+        if is_conditional and not self.train_ar.condition_drop and {*scales} != {1.0}:
+            raise ValueError(
+                "guidance compares with what is learned without a condition: "
+                "train_ar.condition_drop must be above 0, or sampling.guidance_scale and "
+                f"evaluation.guidance_scales 1, got 0 and {', '.join(map(str, scales))}"
+            )
         if self.data.templates and self.train_orderer.detail:
             raise ValueError(
                 "train_orderer.detail is for captions that grow in detail and data.templates for "
                 f"labels, got both, {self.data.templates[0]!r} the first template"
-            )
-
-    def _check_guidance(self) -> None:
-        """Refuse guidance where nothing is learned without what it is by.
-
-        Raises:
-            ValueError: with the scales.
-        """
-        learned, compared = self.train_ar, self.evaluation
-        is_conditional = self.ar.get("condition", "text") != "none"
-        by_condition = (self.sampling.guidance_scale, *compared.guidance_scales)
-        by_context = (self.sampling.context_scale, *compared.context_scales)
-        if is_conditional and not learned.condition_drop and {*by_condition} != {1.0}:
-            raise ValueError(
-                "guidance compares with what is learned without a condition: "
-                "train_ar.condition_drop must be above 0, or sampling.guidance_scale and "
-                f"evaluation.guidance_scales 1, got 0 and {', '.join(map(str, by_condition))}"
-            )
-        if not learned.context_drop and {*by_context} != {1.0}:
-            raise ValueError(
-                "guidance by the context compares with what is learned without it: "
-                "train_ar.context_drop must be above 0, or sampling.context_scale and "
-                f"evaluation.context_scales 1, got 0 and {', '.join(map(str, by_context))}"
             )
 
     def check_is_done(self) -> None:

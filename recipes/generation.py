@@ -18,7 +18,7 @@ from recipes.decoding import BATCH, decoded
 from recipes.engine.sheets import captioned_grid
 from recipes.experiment import Experiment
 from recipes.fidelity import Fidelity, sentence
-from recipes.guidance import samplings
+from recipes.guidance import picture_of, samplings
 from recipes.judging import Judge, learned_images
 
 GRID = 24
@@ -100,8 +100,5 @@ def generation(
         found["fidelity"] |= fidelity.bounds(rebuilt, learned_images(experiment, pairs, judge))
         print(sentence(found["fidelity"]))
     if others:
-        found["guided"] = {
-            name: judged(name, each, f"generated-{name.replace(', context ', '-context-')}")
-            for name, each in others
-        }
+        found["guided"] = {name: judged(name, each, picture_of(each)) for name, each in others}
     return found

@@ -174,16 +174,15 @@ class Joint:
         """The AR model's own loss, that of its writing, and what the route asks."""
         experiment, model, orderer = self.experiment, self.model, self.stage.orderer
         settings, weight = experiment.train_joint, experiment.train_ar.caption_weight
-        dropped, forgotten = experiment.train_ar.drops(len(images), seen.device)
+        dropped = torch.rand(len(images)) < experiment.train_ar.condition_drop
         with precise(seen.device, experiment.precision):
             condition = condition_on(batch.captions, model, orderer, self.processor)
-            condition = model.drop(condition, dropped)
+            condition = model.drop(condition, dropped.to(seen.device))
             targets = None
             if settings.route == "context":
                 with torch.no_grad():
                     targets = self.averaged_orderer.encode(images)
-            own = own_loss(settings.route, model, seen, condition, targets, forgotten)
-            losses = {"ar": own.mean()}
+            losses = {"ar": own_loss(settings.route, model, seen, condition, targets).mean()}
             if model.config.writes and weight:
                 tokens = seen.detach()
                 written = loss_of_writing(model, tokens, batch.captions, self.processor)

@@ -287,7 +287,8 @@ def tables(results: Results) -> list[Table]:
     """What is drawn and said, what orders are like, what they cost, and the claim."""
     arms = results["arms"]
     measures = list(dict.fromkeys(name for arm in arms.values() for name in arm["figures"]))
-    drawn = [measure for measure in measures if measure not in ABOUT]
+    at_one_guidance = [name for name in measures if ", g " in name]  # which the best stands for
+    drawn = [name for name in measures if name not in (*ABOUT, *at_one_guidance)]
     found = [
         _table("order", arms, "figures", drawn),
         _table("order", arms, "figures", [name for name in ABOUT if name in measures]),

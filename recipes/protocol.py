@@ -14,6 +14,7 @@ from orderer.sequences import SequenceConfig
 from recipes.engine.settings import plain_settings
 from recipes.evaluation_settings import DRAWN
 from recipes.experiment import Experiment
+from recipes.guidance import samplings
 from recipes.judging import Judge
 from recipes.rating import LARGEST, STRETCHES
 from recipes.reading import about_strings
@@ -57,6 +58,7 @@ def protocol(
         "intervals": about_intervals() if OF_IMAGES.intersection(tasks) else None,
         "rerank": experiment.evaluation.rerank,  # of retrieval.reranked; the rest knows of none
         "sampling": plain_settings(experiment.sampling),
+        "guidance": list(samplings(experiment)) if is_drawn else None,
         "search": about_searches() if "search" in tasks else None,
         "likelihood": _scoring(experiment, pairs) if "likelihood" in tasks else None,
         "rate": _rating(experiment, pairs) if "rate" in tasks else None,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,9 +28,10 @@ def losses_of(
     """The loss of each token, their mean `loss` and, where captions are written, `caption`."""
     settings, device = experiment.train_ar, model.null.device
     tokens = batch.tokens.to(device)
-    dropped, forgotten = settings.drops(len(tokens), device)
+    dropped = torch.rand(len(tokens)) < settings.condition_drop
     condition = condition_on(batch.captions, model, orderer, processor)
-    errors = model.loss(tokens, model.drop(condition, dropped), forgotten=forgotten)
+    condition = model.drop(condition, dropped.to(device))
+    errors = model.loss(tokens, condition)
     losses = {"loss": errors.mean()}
     if settings.caption_weight:
         losses["caption"] = loss_of_writing(model, tokens, batch.captions, processor)

@@ -43,7 +43,6 @@ SHAPING = (
     "train_ar.steps",
     "train_ar.batch_size",
     "train_ar.condition_drop",
-    "train_ar.context_drop",
     "train_ar.caption_weight",
     "train_ar.optim",
     "train_ar.ema_decay",

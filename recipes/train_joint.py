@@ -54,7 +54,6 @@ SHAPING = (
     "train_orderer.objectives",
     "train_orderer.detail",
     "train_ar.condition_drop",
-    "train_ar.context_drop",
     "train_ar.caption_weight",
     "seed",
     "precision",

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import nn
 
 from ar import ARModel
 from ar.joint import Limits, Route
@@ -114,8 +112,6 @@ class ARTraining:
     """Sequences of tokens in one step, over all processes."""
     condition_drop: float = 0.1
     """Share of the images that are learned without their condition, for guidance."""
-    context_drop: float = 0.1
-    """Share of the images that are learned without the tokens before each, for guidance."""
     caption_weight: float = 0.0
     """Weight of the loss of writing captions from prefixes of the tokens, beside the head's loss;
     above 0 the model writes. NextStep has 0.01 there; what is right depends on the head."""
@@ -132,17 +128,9 @@ class ARTraining:
         at_least(1, steps=self.steps, batch_size=self.batch_size)
         at_least(1, held=self.held, validate_every=self.validate_every)
         at_least(0, caption_weight=self.caption_weight)
-        share(condition_drop=self.condition_drop, context_drop=self.context_drop)
+        share(condition_drop=self.condition_drop)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-
-    def drops(
-        self, number: int, device: torch.device
-    ) -> tuple[Bool[Tensor, "{number}"], Bool[Tensor, "{number}"]]:
-        """Which of so many images are learned without condition, and which without context."""
-        without = torch.rand(2, number) < torch.tensor([[self.condition_drop], [self.context_drop]])
-        condition, context = without.to(device)
-        return condition, context
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ class Seen:
     scales: tuple[float, ...] = ()
     """Of the guidance away from each."""
     peek: Callable[[Float[Tensor, "rows 1 W"]], Float[Tensor, "rows W"]] | None = None
-    """Runs one more place through the trunk, for `rows` of states, and forgets it."""
+    """Runs one more place through the trunk, in the order of `rows`, and forgets it."""
     position: int = 0
     """Of the token to draw, from 0."""
 
@@ -43,10 +43,8 @@ class Seen:
     def guided(self, said: Float[Tensor, "rows C"]) -> Float[Tensor, "R C"]:
         """What a head said of all rows, pushed away from what it said without something.
 
-        One such push is `orderer.flow.guide`; several add up.
-
-        Source: Liu et al. 2022, "Compositional Visual Generation with Composable Diffusion Models",
-        section 3.2, https://arxiv.org/abs/2206.01714.
+        Of densities: p times (p / p_without) ^ (scale - 1), for each thing that is missing. One
+        push is `orderer.flow.guide`; several add up.
         """
         whole, *without = said.chunk(1 + len(self.without))
         pairs = zip(without, self.scales, strict=True)

@@ -99,8 +99,8 @@ class MixtureHead(StateHead):
             if not seen.without:
                 return _drawn(of_row, noise[:, :1], sampling.temperature)[:, 0]
             candidates = _drawn(of_row, noise[:, 1:], sampling.temperature)  # [R, C, D]
-            each = [_each(self.mixture(states)) for states in (seen.states, *seen.without)]
-            said = torch.cat([one.log_prob(candidates) for one in each])  # [rows, C]
+            all_rows = (of_row, *map(self.mixture, seen.without))
+            said = torch.cat([_each(one).log_prob(candidates) for one in all_rows])  # [rows, C]
             better = seen.guided(said) - said[: len(candidates)]
             which = chosen(better.softmax(dim=1), noise[:, 0, -1])
             return candidates[torch.arange(len(candidates)), which]

@@ -9,7 +9,7 @@ in the end is nothing.
 
 from typing import Literal, get_args
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..model import ARModel
@@ -39,7 +39,6 @@ def own_loss(
     tokens: Float[Tensor, "B K D"],
     condition: Condition,
     targets: Float[Tensor, "B K D"] | None = None,
-    forgotten: Bool[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "K"]:
     """The AR model's own loss, as far as a route lets it reach the tokens.
 
@@ -50,7 +49,6 @@ def own_loss(
         tokens: of the orderer that learns.
         condition: before them.
         targets: of `context`: the same images' tokens by the averaged orderer.
-        forgotten: the images whose tokens are not looked back at, see `ARModel.loss`.
 
     Raises:
         ValueError: for `context` without targets.
@@ -59,8 +57,8 @@ def own_loss(
         case "context":
             if targets is None:
                 raise ValueError("the route context learns tokens of an averaged orderer, got none")
-            return model.loss(targets, condition, context=tokens, forgotten=forgotten)
+            return model.loss(targets, condition, context=tokens)
         case "full":
-            return model.loss(tokens, condition, forgotten=forgotten)
+            return model.loss(tokens, condition)
         case _:
-            return model.loss(tokens.detach(), condition, forgotten=forgotten)
+            return model.loss(tokens.detach(), condition)

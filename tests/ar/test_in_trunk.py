@@ -88,6 +88,7 @@ def test_cached_sampling_is_the_masked_full_pass(
     sampling = Sampling(
         guidance_scale=guidance_scale, context_scale=context_scale, steps=3, cache=cache
     )
+    model.config.context_drop = 0.1
     cached = model.generate(condition, sampling=sampling, seeds=[1, 2])
     noise = row_noise([1, 2], (4, 1, 3), torch.device("cpu"))[:, :, 0]
     null, tokens, times = model.unconditioned(2), torch.zeros(2, 4, 3), uniform_times(3)

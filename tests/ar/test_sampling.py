@@ -51,8 +51,10 @@ def test_going_on_from_a_prefix_is_not_stopping_there(
     tiny_ar: ARModel, condition: Condition
 ) -> None:
     tiny_ar.set_statistics(torch.randn(4, 6), 1 + torch.rand(4, 6))
-    whole = tiny_ar.generate(condition, seeds=[1, 2, 3])
-    resumed = tiny_ar.generate(condition, seeds=[1, 2, 3], first=whole[:, :3])
+    tiny_ar.config.context_drop = 0.1
+    sampling = Sampling(context_scale=2.0)
+    whole = tiny_ar.generate(condition, sampling=sampling, seeds=[1, 2, 3])
+    resumed = tiny_ar.generate(condition, sampling=sampling, seeds=[1, 2, 3], first=whole[:, :3])
     torch.testing.assert_close(resumed, whole, atol=1e-4, rtol=1e-4)
 
 
@@ -122,5 +124,7 @@ def test_calls_that_make_no_sense_are_refused(tiny_ar: ARModel, condition: Condi
         tiny_ar.generate(condition, first=torch.zeros(3, 3, 6), prefix=3)
     with pytest.raises(ValueError, match="each of the 3 rows needs first tokens, got 2"):
         tiny_ar.generate(condition, first=torch.zeros(2, 1, 6))
+    with pytest.raises(ValueError, match=r"learned some images without it .* context_scale 2\.5"):
+        tiny_ar.generate(condition, sampling=Sampling(context_scale=2.5))
     with pytest.raises(ValueError, match="tokens must be finite"):
         tiny_ar.generate(condition, first=torch.full((3, 1, 6), float("nan")))

@@ -1,7 +1,6 @@
 """Orders against each other: equal total operations, differences paired by seed, one claim."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from recipes.compare_orders import ARMS, Laboratory, check, of_arm
 from recipes.components import check_enough_cells
 from recipes.engine.cli import run as start
 from recipes.engine.sheets import GAP, MARGIN, TEXT_LINE
+from recipes.evaluation_settings import Evaluation
 from recipes.experiment import Experiment
 from recipes.order_costs import Costs, costs_of, steps_within
 from recipes.order_quality import errors_of_prefixes
@@ -55,7 +55,15 @@ TINY = {
     "text_layers": 1,
     "embed_dim": 16,
 }
-SMALL_AR = {"width": 16, "heads": 2, "layers": 1, "mlp_width": 32, "head_width": 16}
+SMALL_AR = {
+    "width": 16,
+    "heads": 2,
+    "layers": 1,
+    "mlp_width": 32,
+    "head_width": 16,
+    "context_drop": 0.1,
+}
+UNGUIDED, GUIDED = "Fréchet, unguided", "Fréchet, g 1, context 3"
 
 
 def written(out: Path, nats: float, frechet: float, right: float, quality: bool = True) -> Path:
@@ -337,6 +345,10 @@ def test_arms_differ_in_their_order_alone(tmp_path: Path) -> None:
         ({"arms": ("zigzag",)}, "arms must be among .*, got 'zigzag'"),
         ({"seeds": ()}, "seeds must hold at least one, got none"),
         ({"order": {"order": "raster"}}, "are what the arms differ in"),
+        (
+            {"ar": {}, "evaluation": Evaluation(context_scales=(3.0,))},
+            r"needs ar\.context_drop above 0, got evaluation\.context_scales 3\.0",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -416,20 +428,22 @@ def test_without_tokens_all_orders_leave_the_error_of_the_mean_image(fixed: Expe
 def test_arms_draw_side_by_side_what_each_draws_alone(fixed: Experiment, tmp_path: Path) -> None:
     asked = replace(fixed, evaluation=replace(fixed.evaluation, context_scales=(3.0,)))
 
-    def draw(arms: Mapping[str, Experiment], by_context: float) -> Path:
-        distances = {"unguided": 2.0, "g 1, context 3": by_context}
-        figures = {f"Fréchet, {name}": {"mean": far} for name, far in distances.items()}
-        path = tmp_path / f"{len(arms)}-{by_context:g}.png"
-        draw_together(arms, {arm: {"figures": figures} for arm in arms}, path)
-        return path
+    def drawn(**by_context: float) -> np.ndarray:
+        """By arms whose distance is 2 unguided."""
+        found = {
+            arm: {"figures": {UNGUIDED: {"mean": 2.0}, GUIDED: {"mean": far}}}
+            for arm, far in by_context.items()
+        }
+        draw_together(dict.fromkeys(by_context, asked), found, tmp_path / "drawn.png")
+        return np.asarray(Image.open(tmp_path / "drawn.png"))
 
-    both = np.asarray(Image.open(draw({"once": asked, "again": asked}, 1.0)))
-    alone = draw({"once": asked}, 1.0)
-    assert alone.read_bytes() != draw({"once": asked}, 3.0).read_bytes()  # guided otherwise
-    one = np.asarray(Image.open(alone))[TITLE:, MARGIN:-MARGIN]
-    assert one.std() > 0 and len(both) == len(one) + TITLE
-    for columns in (slice(MARGIN, MARGIN + one.shape[1]), slice(-MARGIN - one.shape[1], -MARGIN)):
-        np.testing.assert_array_equal(both[TITLE:, columns], one)
+    both = drawn(guided=1.0, plain=3.0)
+    guided, plain = (drawn(alone=far)[TITLE:, MARGIN:-MARGIN] for far in (1.0, 3.0))
+    assert plain.std() > 0 and not np.array_equal(guided, plain)
+    assert len(both) == len(plain) + TITLE
+    width = plain.shape[1]
+    np.testing.assert_array_equal(both[TITLE:, MARGIN : MARGIN + width], guided)
+    np.testing.assert_array_equal(both[TITLE:, -MARGIN - width : -MARGIN], plain)
 
 
 def test_components_are_fitted_on_training_images(fixed: Experiment) -> None:

@@ -86,14 +86,3 @@ def test_guidance_by_a_condition_that_is_never_dropped_is_refused(changes: dict[
         Experiment(train_ar=training, evaluation=evaluation, **changes)
     Experiment(train_ar=training, sampling=Sampling(guidance_scale=1.0))
     Experiment(train_ar=training, ar={"condition": "none"})
-
-
-def test_guidance_by_a_context_that_is_never_dropped_is_refused() -> None:
-    training = ARTraining(context_drop=0.0)
-    Experiment(train_ar=training)
-    for changes in (
-        {"sampling": Sampling(context_scale=2.5)},
-        {"evaluation": Evaluation(context_scales=(2.5,))},
-    ):
-        with pytest.raises(ValueError, match=r"context_drop must be above 0, .* got 0 and .*2\.5$"):
-            Experiment(train_ar=training, **changes)
