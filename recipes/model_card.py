@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from recipes.engine.files import JSON
 from recipes.engine.pictures import curves
+from recipes.training_record import LATER
 
 LIBRARY = "sightline"
 TASK = "image-feature-extraction"
@@ -195,8 +196,7 @@ class Card:
             unknown = _yaml(_without_folders(about))
             return f"{said} With which settings they were trained was not kept.\n\n{unknown}"
         about |= _without_command(self.trained)
-        if "joint" in about:
-            about["joint"] = _without_command(about["joint"])
+        about |= {name: _without_command(about[name]) for name in LATER if name in about}
         return f"{said}\n\n{_yaml(_without_folders(about))}"
 
 

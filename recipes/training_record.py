@@ -15,6 +15,8 @@ from recipes.experiment import Experiment
 
 RECORD = "training.json"
 COMMON = ("data", "seed", "precision")
+LATER = ("decoder", "joint")
+"""Records of trainings that went on with the model, each in the record of the one before."""
 
 
 def training_record(
@@ -63,7 +65,7 @@ def digest_of_record(record: Mapping[str, JSON] | None) -> str | None:
 
 def _shaping(record: Mapping[str, JSON]) -> dict[str, JSON]:
     kept = {name: value for name, value in record.items() if name != "made_with"}
-    return kept | ({"joint": _shaping(kept["joint"])} if "joint" in kept else {})
+    return kept | {name: _shaping(kept[name]) for name in LATER if name in kept}
 
 
 def check_set_apart(experiment: Experiment, folder: Path, image_size: int) -> None:
@@ -81,7 +83,7 @@ def check_set_apart(experiment: Experiment, folder: Path, image_size: int) -> No
             f"it has no {RECORD} of stage 1"
         )
     pairs = experiment.data.open_train(image_size).fingerprint
-    for each in (record, *([record["joint"]] if "joint" in record else [])):
+    for each in (record, *[record[name] for name in LATER if name in record]):
         trained = each["settings"]["data"]
         for name in ("train", "train_count", "tuning_count"):
             if trained[name] != getattr(experiment.data, name):

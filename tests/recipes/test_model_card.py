@@ -95,7 +95,7 @@ def test_the_accuracy_of_the_task_classification_is_shown(measured: Measured) ->
 def test_the_training_is_that_of_the_model_and_not_of_who_measured(measured: Measured) -> None:
     settings = {"data": {"source": ["some/where/cifar10"]}, "seed": 7}
     record = {"settings": settings, "pairs": "abc", "made_with": {"command": "some/where/else"}}
-    trained = {**record, "joint": record}
+    trained = {**record, "decoder": record, "joint": record}
     _, _, training = replace(card(measured), trained=trained).text([]).partition("## Training")
     said = yaml.safe_load(training.split("```yaml")[1].strip("`\n"))
     assert said["settings"] == {"data": {"source": ["cifar10"]}, "seed": 7}

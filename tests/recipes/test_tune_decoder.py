@@ -12,7 +12,7 @@ from ar import ARModel
 from orderer import Objectives, Orderer
 from recipes import fit_order, tune_decoder
 from recipes.experiment import Experiment
-from recipes.training_record import read_record
+from recipes.training_record import check_set_apart, read_record, write_record
 from recipes.training_settings import DecoderTuning
 
 
@@ -54,6 +54,20 @@ def test_the_record_says_both_trainings(tuned: Experiment) -> None:
     assert record is not None and before is not None
     assert record["settings"] == before["settings"]
     assert record["decoder"]["settings"]["tune_decoder"]["steps"] == 6
+
+
+def test_pairs_that_the_decoder_saw_are_not_set_apart(tuned: Experiment, tmp_path: Path) -> None:
+    data = replace(tuned.data, test="tuning", unseen=None, tuning_count=8)
+    record = read_record(tuned.out / "tuned/orderer")
+    assert record is not None
+    record["settings"]["data"]["tuning_count"] = 8
+    record["pairs"] = data.open_train(36).fingerprint
+    write_record(tmp_path, record)
+    with pytest.raises(ValueError, match=r"data\.tuning_count was 0, got 8$"):
+        check_set_apart(replace(tuned, data=data), tmp_path, 36)
+    del record["decoder"]
+    write_record(tmp_path, record)
+    check_set_apart(replace(tuned, data=data), tmp_path, 36)
 
 
 def test_the_log_has_both_sides_of_the_contest(tuned: Experiment) -> None:
