@@ -1,7 +1,7 @@
 """Variants of an experiment: each trained and measured by programs of its own, side by side."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import yaml
 
 from data.tokens import STORE
 from recipes.engine.files import replace_file
-from recipes.engine.settings import plain_settings
+from recipes.engine.settings import differences, plain_settings
 from recipes.engine.side_by_side import Job, run_side_by_side
 from recipes.experiment import Experiment
 from recipes.judging import judges_of
@@ -77,9 +77,9 @@ def job_of(
         ValueError: if the run was begun with other settings.
     """
     out = experiment.out
-    settings, wanted = out / "experiment.yaml", yaml.safe_dump(plain_settings(experiment))
+    settings, wanted = out / "experiment.yaml", plain_settings(experiment)
     _check_begun(settings, wanted)
-    replace_file(settings, wanted.encode())
+    replace_file(settings, yaml.safe_dump(wanted).encode())
     config = ("--config", str(settings))
     todo: deque[Sequence[str]] = deque()
     for recipe, outcome in recipes:
@@ -115,10 +115,12 @@ def run_all(jobs: Sequence[Job], at_once: int) -> None:
         raise SystemExit(exit_code)
 
 
-def _check_begun(settings: Path, wanted: str) -> None:
+def _check_begun(settings: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse a folder of other settings, resumed or not: what lies there would pass for theirs."""
-    if settings.is_file() and settings.read_text() != wanted:
+    if not settings.is_file():
+        return
+    if found := differences(yaml.safe_load(settings.read_text()), wanted):
         raise ValueError(
-            f"{settings.parent} was begun with other settings, which stand in {settings}: give "
-            "another out, or remove the folder"
+            f"{settings.parent} was begun with other settings, which stand in {settings}: "
+            f"{', '.join(found)}; give another out, or remove the folder"
         )

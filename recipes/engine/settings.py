@@ -45,15 +45,21 @@ def check_same_settings(
     Raises:
         ValueError: names every field that differs, with both values.
     """
+    if found := differences(saved, now, free):
+        raise ValueError(f"cannot resume with other settings: {', '.join(found)}")
+
+
+def differences(
+    saved: Mapping[str, JSON], now: Mapping[str, JSON], free: str | None = None
+) -> list[str]:
+    """Say of every field that differs what it was and what it is, see `check_same_settings`."""
     before, after = dict(_leaves(_plain(saved))), dict(_leaves(_plain(now)))
-    differences = [
+    return [
         f"{name} was {before.get(name, 'absent')} and is {after.get(name, 'absent')}"
         for name in {**before, **after}
         if (name in before, before.get(name)) != (name in after, after.get(name))
         and not (name == free and isinstance(before.get(name), type(after.get(name))))
     ]
-    if differences:
-        raise ValueError(f"cannot resume with other settings: {', '.join(differences)}")
 
 
 def _plain(settings: Mapping[str, JSON]) -> dict[str, JSON]:

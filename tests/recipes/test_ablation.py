@@ -174,6 +174,8 @@ def test_what_was_measured_with_other_settings_is_not_taken_for_ones_own(
     train_and_measure([experiment], TASKS, at_once=1, resume=True)  # starts no program
     assert sorted(each.name for each in experiment.out.iterdir()) == before
     other = variant(experiment, experiment.out, seed=1)
-    with pytest.raises(ValueError, match="ours-0 was begun with other settings"):
+    with pytest.raises(
+        ValueError, match=r"ours-0 was begun with other settings.*: seed was 0 and is 1; give"
+    ):
         train_and_measure([other], TASKS, at_once=1, resume=resume)
     assert (experiment.out / "experiment.yaml").read_text() == settings
