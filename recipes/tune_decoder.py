@@ -5,7 +5,9 @@
 
 Stage 1 takes the mean of all images that a prefix may stand for, which is blurred. Here the decoder
 alone goes on, against a discriminator that tells what is rebuilt from what is real: sharper images,
-nearer to real ones as a whole (Fréchet distance), for some tenths of a dB.
+nearer to real ones as a whole (Fréchet distance), for some tenths of a dB. A fixed order gets a
+decoder of the default size, which adds to what its components say; let it learn without the
+adversarial term first (`--tune_decoder.objectives.adversarial_from=600`).
 
 Reads OUT/orderer; writes OUT/tuned/orderer and, where there is an OUT/ar, a copy of it beside that:
 a pair for all other recipes. Tokens, AR models and indices of the old orderer are those of the new
@@ -20,8 +22,9 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from orderer import Orderer, OrdererProcessor, Stage1
-from orderer.sequences import load_sequence
+from orderer import Objectives, Orderer, OrdererProcessor, Stage1
+from orderer.sequences import FixedOrder, load_sequence
+from orderer.sequences.refining import Refining
 from orderer.transformers_towers import weight_files
 from orderer.weights import digest_of
 from recipes.data_settings import WHAT_A_STEP_SEES, tell_skipped
@@ -47,16 +50,13 @@ def main(experiment: Experiment) -> None:
     device = prepare_device(experiment.execution.stall_seconds)
     folder = experiment.out / "orderer"
     orderer = load_sequence(folder)
-    if not isinstance(orderer, Orderer):
-        raise ValueError(f"{folder} holds a fixed order, which has no decoder to tune")
     processor = OrdererProcessor.from_pretrained(folder)
     pairs = experiment.data.open_train_or_urls(orderer.config.image_size)
 
     seed_everything(experiment.seed, rank=0)  # the same start on every process
-    orderer.requires_grad_(False)
-    orderer.decoder.requires_grad_(True)
-    stage = Stage1(orderer, settings.objectives).to(device).train()
-    assert stage.discriminator is not None
+    stage, orderer = tuned(orderer, settings.objectives)
+    stage.to(device).train()
+    assert orderer.decoder is not None and stage.discriminator is not None
     against = stage.discriminator.to(device).train()
     average = moving_average(orderer.decoder, settings.ema_decay)
     learners = {
@@ -81,11 +81,11 @@ def main(experiment: Experiment) -> None:
     if experiment.dry_run:
         return tell_plan(experiment, settings, progress, first, pairs)
 
-    weights = settings.objectives.full_weights()
     with run, progress.saver:
         batches = experiment.data.batches(pairs, draw, processor)
         for step, batch in batches.ahead(first, settings.steps, experiment.data.workers):
             seed_everything(experiment.seed, run.rank, step)
+            weights = settings.objectives.weights(step)
             with precise(device, experiment.precision):
                 terms = stage(batch.images.to(device), None, weights)
             loss = terms.total(weights)
@@ -107,8 +107,24 @@ def main(experiment: Experiment) -> None:
         others_wait_for(partial(hand_on, experiment.out, orderer, processor, record))
 
 
+def tuned(
+    orderer: Orderer | FixedOrder, objectives: Objectives
+) -> tuple[Stage1 | Refining, Orderer | FixedOrder]:
+    """What takes the terms, and the order of which the decoder alone learns."""
+    stage: Stage1 | Refining
+    if isinstance(orderer, Orderer):
+        stage = Stage1(orderer, objectives)
+    else:
+        orderer = orderer if orderer.config.refined else orderer.refined()
+        stage = Refining(orderer, objectives)
+    orderer.requires_grad_(False)
+    assert orderer.decoder is not None
+    orderer.decoder.requires_grad_(True)
+    return stage, orderer
+
+
 def hand_on(
-    out: Path, orderer: Orderer, processor: OrdererProcessor, record: dict[str, JSON]
+    out: Path, orderer: Orderer | FixedOrder, processor: OrdererProcessor, record: dict[str, JSON]
 ) -> None:
     """Save the orderer, and beside it the AR model of the same tokens."""
     tuned = out / "tuned"

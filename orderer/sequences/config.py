@@ -45,6 +45,8 @@ class SequenceConfig(CheckedConfig):
     """Tokens of `noise`."""
     context_length: int = 77
     """Most word pieces of a caption, for an AR model with words of its own."""
+    refined: bool = False
+    """Whether a decoder adds to what components say of an image, see `Refining`. Tokens stay."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -65,6 +67,8 @@ class SequenceConfig(CheckedConfig):
             )
         if self.order == "noise" and self.levels < 2:
             raise ValueError(f"noise needs at least 2 levels, got {self.levels}")
+        if self.order == "noise" and self.refined:
+            raise ValueError("refined needs tokens that add up to an image, got the order noise")
 
     @property
     def side(self) -> int:

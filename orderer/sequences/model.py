@@ -6,7 +6,8 @@ B batch   S image side   N cells   P values of a cell   C components that are ke
 K tokens   D channels of a token   k prefix length   L word pieces   T width of a text tower
 
 It stands where an orderer stands: `encode`, cut anywhere, `decode`. Nothing of it is learned but
-the components, which all orders share, so that orders differ in nothing else.
+the components, which all orders share, so that orders differ in nothing else; and, if it is wanted,
+a decoder that adds to what they say.
 """
 
 from functools import cached_property
@@ -16,6 +17,8 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from ..config import OrdererConfig
+from ..decoder import Decoder
 from ..digest import digest
 from ..inputs import check_colours, check_prefix, check_tokens, in_range
 from ..patches import patchify, unpatchify
@@ -36,6 +39,7 @@ class FixedOrder(CheckedModel):
         self.mean = fitted(torch.zeros(config.cell_values))
         self.basis = fitted(torch.eye(config.cell_values)[: config.components].clone())
         self.scale = fitted(torch.ones(()))
+        self.decoder = _silent_decoder(config) if config.refined else None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -107,8 +111,46 @@ class FixedOrder(CheckedModel):
         side = self.config.image_size
         if size not in (None, (side, side)):
             raise ValueError(f"this order is of images of {side} x {side}, got {size}")
+        images = self._of_components(tokens)
+        if self.decoder is not None:
+            missing = self.config.tokens - tokens.shape[1]
+            keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+            tokens, keep = (
+                nn.functional.pad(tokens, (0, 0, 0, missing)),
+                nn.functional.pad(keep, (0, missing)),
+            )
+            images = images + self._of_decoder(tokens, keep)
+        return images.clamp(-1, 1)
+
+    def rebuild(
+        self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"]
+    ) -> Float[Tensor, "B 3 S S"]:
+        """Rebuild images from the tokens that are kept; values may pass -1 and 1.
+
+        Raises:
+            ValueError: for an order without a decoder.
+        """
+        kept = tokens * keep[..., None]  # what is missing is 0, in an arrangement too
+        return self._of_components(kept) + self._of_decoder(kept, keep)
+
+    def refined(self) -> "FixedOrder":
+        """The same order with a decoder, which adds nothing yet."""
+        config = SequenceConfig(**{**self.config.own(), "refined": True})
+        order = FixedOrder(config)
+        order.load_state_dict(self.state_dict(), strict=False)
+        return order.to(self.device)
+
+    def _of_components(self, tokens: Float[Tensor, "B k D"]) -> Float[Tensor, "B 3 S S"]:
         patches = self.arrangement.restore(tokens) * self.scale @ self.basis + self.mean
-        return unpatchify(patches, self.config.cell, side // self.config.cell).clamp(-1, 1)
+        return unpatchify(patches, self.config.cell, self.config.image_size // self.config.cell)
+
+    def _of_decoder(
+        self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"]
+    ) -> Float[Tensor, "B 3 S S"]:
+        if self.decoder is None:
+            raise ValueError("this order has no decoder, see `refined`")
+        patches, _ = self.decoder(tokens, keep)
+        return unpatchify(patches, self.config.patch_size, self.config.side)
 
     def embed_words(
         self, text: Int[Tensor, "B L"]
@@ -123,7 +165,8 @@ class FixedOrder(CheckedModel):
     def encoding_hash(self) -> str:
         """Name this encoding: sha256 over the components and the settings, see `Orderer`."""
         tensors = {name: getattr(self, name) for name in ("mean", "basis", "scale")}
-        return digest(self.config.own(), tensors)
+        settings = {name: x for name, x in self.config.own().items() if name != "refined"}
+        return digest(settings, tensors)
 
     def _patches(self, images: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B N P"]:
         check_colours(images)
@@ -132,6 +175,21 @@ class FixedOrder(CheckedModel):
             height, width = images.shape[2:]
             raise ValueError(f"this order is of images of {side} x {side}, got {height} x {width}")
         return patchify(in_range(images).to(self.mean.dtype), self.config.cell)
+
+
+def _silent_decoder(config: SequenceConfig) -> Decoder:
+    """A decoder of an orderer's default sizes that says nothing yet."""
+    decoder = Decoder(
+        OrdererConfig(
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            tokens=config.tokens,
+            token_dim=config.token_dim,
+        )
+    )
+    nn.init.zeros_(decoder.to_patch.weight)
+    nn.init.zeros_(decoder.to_patch.bias)
+    return decoder
 
 
 def fitted(start: Tensor) -> nn.Parameter:

@@ -8,12 +8,13 @@ import torch
 from sklearn.decomposition import PCA
 
 from data.scenes import load_scenes
-from orderer import Orderer, OrdererConfig
+from orderer import Objectives, Orderer, OrdererConfig
 from orderer.inputs import in_range
 from orderer.sequences import PATHS, FixedOrder, SequenceConfig, load_sequence
 from orderer.sequences.arrangements import Noise, Scales
 from orderer.sequences.config import Order
 from orderer.sequences.paths import hilbert, shuffled
+from orderer.sequences.refining import Refining
 
 SIZE, PATCH = 16, 4
 ALL = 3 * PATCH**2
@@ -210,3 +211,57 @@ def test_what_a_fixed_order_cannot_do_is_refused():
         sequence.fit(images(1))
     with pytest.raises(ValueError, match="never vary"):
         sequence.fit(torch.zeros(9, 3, SIZE, SIZE, dtype=torch.uint8))
+
+
+REFINED = [order for order in ORDERS if order != "noise"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", REFINED)
+def test_a_decoder_adds_nothing_before_it_learns_and_never_changes_tokens(order, tmp_path):
+    plain = fixed(order, channels=4)
+    refined = plain.refined().eval()
+    tokens = plain.encode(images())
+    assert refined.encoding_hash() == plain.encoding_hash()
+    torch.testing.assert_close(refined.decode(tokens), plain.decode(tokens))
+    torch.nn.init.normal_(refined.decoder.to_patch.weight, std=0.1)
+    refined.save_pretrained(tmp_path)
+    again = load_sequence(tmp_path)
+    assert torch.equal(again.encode(images()), tokens)
+    assert torch.equal(again.decode(tokens), refined.decode(tokens))
+    assert not torch.allclose(again.decode(tokens), plain.decode(tokens), atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", REFINED)
+def test_a_prefix_is_all_tokens_of_which_some_are_not_kept(order):
+    refined = fixed(order, channels=4).refined().eval()
+    torch.nn.init.normal_(refined.decoder.to_patch.weight, std=0.1)
+    tokens = refined.encode(images())
+    for k in (1, tokens.shape[1] - 1):
+        keep = torch.arange(tokens.shape[1]).expand(len(tokens), -1) < k
+        rebuilt = refined.rebuild(tokens, keep).clamp(-1, 1)
+        torch.testing.assert_close(refined.decode(tokens[:, :k]), rebuilt, atol=1e-5, rtol=0)
+
+
+def test_refining_takes_the_terms_that_are_wanted_and_teaches_both_sides():
+    order = fixed("raster", channels=4).refined()
+    refining = Refining(order, Objectives(contrastive=0.0, adversarial=0.5))
+    first = refining(images(), None, {"reconstruction"})
+    assert first.values.keys() == {"reconstruction"} and not first.apart
+    both = refining(images(), None, {"reconstruction", "adversarial"})
+    both.total({"reconstruction": 1.0, "adversarial": 0.5}).backward()
+    assert order.decoder.to_patch.weight.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in refining.discriminator.parameters())
+    assert order.basis.grad is None
+
+
+def test_what_cannot_be_refined_is_refused():
+    with pytest.raises(ValueError, match=r"refined needs tokens that add up .* the order noise"):
+        fixed("noise", channels=4).refined()
+    with pytest.raises(ValueError, match="this order has no decoder"):
+        plain = fixed("raster", channels=4)
+        plain.rebuild(plain.encode(images()), torch.ones(40, plain.config.tokens).bool())
+    objectives = Objectives(perceptual=1.0, perceptual_model=Path("model"))
+    with pytest.raises(ValueError, match="without a perceptual term, got one of weight 1"):
+        Refining(fixed("raster", channels=4).refined(), objectives)

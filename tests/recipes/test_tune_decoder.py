@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from ar import ARModel
+from data import in_memory
 from orderer import Objectives, Orderer
+from orderer.sequences import load_sequence
 from recipes import fit_order, tune_decoder
 from recipes.experiment import Experiment
 from recipes.training_record import check_set_apart, read_record, write_record
@@ -78,11 +80,17 @@ def test_the_log_has_both_sides_of_the_contest(tuned: Experiment) -> None:
     assert steps[-1]["discriminator"] < steps[0]["discriminator"]  # it learns to tell them apart
 
 
-def test_a_fixed_order_has_no_decoder_to_tune(tuned: Experiment, tmp_path: Path) -> None:
-    fixed = replace(tuned, out=tmp_path, order={"order": "raster"})
+def test_a_fixed_order_is_given_a_decoder(tuned: Experiment, tmp_path: Path) -> None:
+    fixed = replace(tuned, out=tmp_path, order={"order": "hilbert"})
     fit_order.main(fixed)
-    with pytest.raises(ValueError, match="holds a fixed order, which has no decoder to tune"):
-        tune_decoder.main(fixed)
+    tune_decoder.main(fixed)
+    before, after = (load_sequence(tmp_path / name) for name in ("orderer", "tuned/orderer"))
+    assert before.encoding_hash() == after.encoding_hash()
+    images = fixed.data.open_test(before.config.image_size)
+    tokens = before.encode(in_memory(images, before.config.image_size, max_skipped=0.0).images)
+    assert not torch.allclose(after.decode(tokens), before.decode(tokens), atol=1e-3)
+    tune_decoder.main(replace(fixed, out=tmp_path / "tuned"))  # goes on with that decoder
+    assert not (tmp_path / "tuned/tuned/ar").exists()
 
 
 @pytest.mark.parametrize(
