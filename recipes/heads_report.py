@@ -72,11 +72,11 @@ def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if found["likelihood"]:
         yield LIKELIHOOD, found["likelihood"]["nats"]
     generation = found["generation"]
-    for scale, of_scale in by_guidance(generation).items():
-        yield f"{FRECHET}, g {scale}", of_scale["fidelity"]["frechet"]
-        yield f"{KERNEL}, g {scale}", of_scale["fidelity"]["kernel"]
+    for guidance, drawn in by_guidance(generation).items():
+        yield f"{FRECHET}, g {guidance}", drawn["fidelity"]["frechet"]
+        yield f"{KERNEL}, g {guidance}", drawn["fidelity"]["kernel"]
         for name in generation["real"]:  # what the judge says
-            yield f"{name}, g {scale}", of_scale[name]
+            yield f"{name}, g {guidance}", drawn[name]
 
 
 def tables(results: Results) -> list[Table]:

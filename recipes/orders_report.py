@@ -168,7 +168,7 @@ def _figures(
         yield from _by_gaussian(found["rate"], level)
     if arm in SAME_TOKENS and found["likelihood"]:
         yield LIKELIHOOD, found["likelihood"]["nats"]
-    for guidance, drawn in _by_guidance(generation).items():
+    for guidance, drawn in _drawn(generation).items():
         yield from ((drawn_with(guidance, name), value) for name, value in drawn.items())
     headline = _headline(generation)
     yield "followed, rebuilt", generation["rebuilt"][headline]
@@ -209,7 +209,7 @@ def _by_gaussian(rate: Mapping[str, Any], level: float) -> Iterator[tuple[str, f
 
 def _chosen(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """By measure what each seed has with the guidance, or after the layer, that others choose."""
-    drawn = [_by_guidance(each["generation"]) for each in of_seeds]
+    drawn = [_drawn(each["generation"]) for each in of_seeds]
     found = {
         f"{name}, best guidance": chosen(
             [{guidance: of[name] for guidance, of in each.items()} for each in drawn], better(name)
@@ -222,7 +222,7 @@ def _chosen(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     }
 
 
-def _by_guidance(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _drawn(generation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """What is said of images drawn with each guidance."""
     headline = _headline(generation)
     return {

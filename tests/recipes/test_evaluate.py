@@ -105,12 +105,21 @@ def test_images_are_completed_from_their_own_tokens(
     counts = [1, 2, 4, 8, 15]
     assert drawn == [(k, scale, True) for scale in (1.0, 2.0) for k in counts]
     assert found["protocol"]["generated"] == 8
-    by_scale = found["results"]["separate"]["completion"]
-    assert {scale: list(map(int, of)) for scale, of in by_scale.items()} == dict.fromkeys(
+    by_guidance = found["results"]["separate"]["completion"]
+    assert {scale: list(map(int, of)) for scale, of in by_guidance.items()} == dict.fromkeys(
         ("1", "2"), counts
     )
-    assert all(0 <= each["colour"] <= 1 for of in by_scale.values() for each in of.values())
+    assert all(0 <= each["colour"] <= 1 for of in by_guidance.values() for each in of.values())
     assert [given_of(tokens) for tokens in (1, 2, 5)] == [[], [1], [1, 2, 4]]
+
+
+def test_guidance_by_what_a_model_never_learned_without_is_refused(
+    copied: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copied.out / "ar/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "context_drop": 0.0}))
+    asked = replace(copied, evaluation=replace(copied.evaluation, context_scales=(3.0,)))
+    assert "(ar.context_drop above 0), got context_scale 3" in refusal(asked, capsys, "generation")
 
 
 def test_a_model_of_random_orders_completes_nothing(copied: Experiment) -> None:
