@@ -82,15 +82,15 @@ class Reader:
         self.without = tuple(sampling.scales)  # in the order of `Sampling.scales_at`
         given = {"condition": null, "context": condition}
         rows = stack_conditions(condition, *[given[name] for name in self.without])
-        self.conditions = conditions = rows.keep.shape[1]
+        self.conditions = rows.keep.shape[1]
         self.unread: Tensor = rows.states
         self.keep = F.pad(rows.keep, (0, prefix), value=True)  # the start and all but the last
-        self.places = trunk.places(conditions, prefix + 1)  # one more to peek at
+        self.places = trunk.places(self.conditions, prefix + 1)  # one more to peek at
         self.length = 0
         self.states: Tensor  # of the last place, once something is read
         config = trunk.decoder.config
         self.cache: Cache = (
-            StaticCache(config, conditions + prefix)
+            StaticCache(config, self.conditions + prefix)
             if sampling.cache == "static"
             else DynamicCache(config=config)
         )
