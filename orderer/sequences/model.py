@@ -111,16 +111,12 @@ class FixedOrder(CheckedModel):
         side = self.config.image_size
         if size not in (None, (side, side)):
             raise ValueError(f"this order is of images of {side} x {side}, got {size}")
-        images = self._of_components(tokens)
-        if self.decoder is not None:
-            missing = self.config.tokens - tokens.shape[1]
-            keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            tokens, keep = (
-                nn.functional.pad(tokens, (0, 0, 0, missing)),
-                nn.functional.pad(keep, (0, missing)),
-            )
-            images = images + self._of_decoder(tokens, keep)
-        return images.clamp(-1, 1)
+        if self.decoder is None:
+            return self._of_components(tokens).clamp(-1, 1)
+        missing = self.config.tokens - tokens.shape[1]
+        keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        keep = nn.functional.pad(keep, (0, missing))
+        return self.rebuild(nn.functional.pad(tokens, (0, 0, 0, missing)), keep).clamp(-1, 1)
 
     def rebuild(
         self, tokens: Float[Tensor, "B K D"], keep: Bool[Tensor, "B K"]
